@@ -1,0 +1,375 @@
+"""Events: what a producer may send, and what is kept of it.
+
+From the table of kinds this derives one typed structure a kind for msgspec to decode into, and turns what was decoded
+into a `Record`: complete, normalised, ready to be stored. What is wrong comes back as `Fault`, never as a default.
+"""
+
+import difflib
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Final, Literal, NamedTuple, Union
+
+import msgspec
+
+from tallybook.kinds import DIMENSIONS, KINDS, TOKEN_MEASURES, UsageKind
+from tallybook.tokens import Contradiction, complete
+
+TEXT_MAX: Final = 256
+COUNT_MAX: Final = 2**53 - 1
+"""The largest integer every JSON reader holds exactly (RFC 7493)."""
+TIMESTAMP_MIN_MS: Final = int(datetime(2015, 1, 1, tzinfo=UTC).timestamp() * 1000)
+AHEAD_MAX_MS: Final = int(timedelta(hours=1).total_seconds() * 1000)
+COST_MAX: Final = Decimal(10) ** 12
+COST_SCALE: Final = 18
+
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=TEXT_MAX)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=COUNT_MAX)]
+
+
+class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The producer's own figure."""
+
+    value: Decimal
+    currency: Literal["usd"]
+
+
+class Fault(NamedTuple):
+    """What is wrong with an event: which field, the value it has, and what would be right."""
+
+    field: str | None
+    value: object
+    message: str
+
+
+class Record(NamedTuple):
+    """An event as it is kept.
+
+    Attributes:
+        kind: its usage kind.
+        id: the producer's id.
+        timestamp_ms: Unix milliseconds.
+        has_identity: the producer gave both id and timestamp, so that a resent event can be recognised.
+        dimensions: values of ``kind.dimensions``, in that order.
+        measures: counts of ``kind.measures``, in that order.
+        cost: the producer's own figure in US dollars.
+    """
+
+    kind: UsageKind
+    id: str | None
+    timestamp_ms: int
+    has_identity: bool
+    dimensions: tuple[str | bool | None, ...]
+    measures: tuple[int, ...]
+    cost: Decimal | None
+
+    @property
+    def identity(self) -> tuple[str, str | None, int]:
+        """What tells it from every other event of its organization."""
+        return self.kind.name, self.id, self.timestamp_ms
+
+
+class FaultyEvent(ValueError):
+    """An event that cannot be kept, with everything that is wrong with it."""
+
+    def __init__(self, faults: list[Fault]) -> None:
+        super().__init__(faults[0].message)
+        self.faults = faults
+
+
+def _structure(kind: UsageKind) -> type[msgspec.Struct]:
+    fields: list[tuple[str, Any, Any]] = [
+        ("id", Text | None, None),
+        ("timestamp", int | float | str | None, None),
+    ]
+    for name in kind.dimensions:
+        fields.append((name, _dimension_type(name) | None, None))
+    for name in kind.measures:
+        fields.append((name, (Seconds if name == "seconds" else Count) | None, None))
+    fields.append(("cost", Cost | None, None))
+    return msgspec.defstruct(
+        f"{kind.name}_event", fields, tag_field="kind", tag=kind.name, forbid_unknown_fields=True, gc=False
+    )
+
+
+def _dimension_type(name: str) -> Any:
+    if name == "batch":
+        return bool
+    values = DIMENSIONS[name].values
+    # Any origin is accepted: those the wire has no name for are counted as unlabeled.
+    return Literal[values] if values and name != "api_source" else Text
+
+
+_KIND_OF: Final[Mapping[type[msgspec.Struct], UsageKind]] = {
+    _structure(kind): kind for kind in KINDS.values()
+}
+Event = Union[tuple(_KIND_OF)]  # type: ignore[valid-type]  # noqa: UP007  one type a row of the table
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def record(event: msgspec.Struct, now_ms: int, *, check_text: bool = True) -> Record:
+    """Complete and normalise one decoded event.
+
+    Args:
+        event: an instance of one of the types of `Event`.
+        now_ms: time of receipt, Unix milliseconds; used where the event has no timestamp.
+        check_text: look for control characters. False only where the raw bytes cannot hold any.
+
+    Raises:
+        FaultyEvent: with everything that is wrong beyond what the types already say.
+    """
+    kind = _KIND_OF[type(event)]
+    values = msgspec.structs.astuple(event)
+    split = 2 + len(kind.dimensions)
+    given, cost = values[split:-1], values[-1]
+    faults = _text_faults(values[:split], event) if check_text else []
+    timestamp_ms = now_ms
+    if values[1] is not None:
+        try:
+            timestamp_ms = timestamp_to_ms(values[1], now_ms)
+        except ValueError as error:
+            faults.append(Fault("timestamp", values[1], str(error)))
+    measures: tuple[int, ...] = ()
+    try:
+        measures = _complete_measures(kind, given)
+    except Contradiction as error:
+        faults.append(Fault(error.field, error.value, str(error)))
+    faults.extend(
+        Fault(name, None, f"{name} is missing; every {kind.name} event needs it")
+        for name in kind.required
+        if getattr(event, name) is None
+    )
+    if cost is not None:
+        faults.extend(_cost_faults(cost.value))
+    if faults:
+        raise FaultyEvent(faults)
+    return Record(
+        kind,
+        values[0],
+        timestamp_ms,
+        values[0] is not None and values[1] is not None,
+        _normalise_dimensions(kind, values[2:split]),
+        measures,
+        cost and cost.value,
+    )
+
+
+def _normalise_dimensions(
+    kind: UsageKind, values: tuple[str | bool | None, ...]
+) -> tuple[str | bool | None, ...]:
+    settle = _SETTLERS.get(kind.name)
+    return settle(values) if settle else values
+
+
+def _settler(
+    kind: UsageKind,
+) -> Callable[[tuple[str | bool | None, ...]], tuple[str | bool | None, ...]] | None:
+    """What a kind does to its dimensions: an absent batch is false, an unknown origin is unlabeled."""
+    batch = kind.dimensions.index("batch") if "batch" in kind.dimensions else None
+    origin = kind.dimensions.index("api_source") if "api_source" in kind.dimensions else None
+    if batch is None and origin is None:
+        return None
+
+    def settle(values: tuple[str | bool | None, ...]) -> tuple[str | bool | None, ...]:
+        settled = list(values)
+        if batch is not None:
+            settled[batch] = bool(settled[batch])
+        if origin is not None and settled[origin] != "agents_api":
+            settled[origin] = "unlabeled"
+        return tuple(settled)
+
+    return settle
+
+
+_SETTLERS: Final = {name: settler for name, kind in KINDS.items() if (settler := _settler(kind))}
+
+
+def _complete_measures(kind: UsageKind, given: tuple[Any, ...]) -> tuple[int, ...]:
+    if kind.measures[: len(TOKEN_MEASURES)] == TOKEN_MEASURES:
+        (requests,) = given[len(TOKEN_MEASURES) :]
+        return (*complete(given[: len(TOKEN_MEASURES)]), 1 if requests is None else requests)
+    return tuple(
+        (1 if name in kind.counts else 0) if value is None else round_half_up(value)
+        for name, value in zip(kind.measures, given, strict=True)
+    )
+
+
+def round_half_up(value: float) -> int:
+    """Return the nearest integer to a non-negative number, halves upwards, as providers bill seconds."""
+    whole = math.floor(value)
+    return whole + (value - whole >= 0.5)
+
+
+def timestamp_to_ms(value: float | str, now_ms: int) -> int:
+    """Return Unix milliseconds of a timestamp as producers send it.
+
+    Args:
+        value: Unix seconds, integer or fraction, or RFC 3339. Finer than a millisecond is cut off.
+        now_ms: the present; the limits of what is accepted count from it.
+
+    Raises:
+        ValueError: with the value, the limits and the remedy.
+    """
+    if isinstance(value, str):
+        instant_ms = _rfc3339_to_ms(value)
+    else:
+        if not abs(value) <= COUNT_MAX:
+            raise ValueError("timestamp is no instant; give Unix seconds or RFC 3339")
+        # Through whole microseconds: a binary fraction such as 1.123 lies a hair below the decimal it was sent as.
+        instant_ms = value * 1000 if isinstance(value, int) else round(value * 1_000_000) // 1000
+    if TIMESTAMP_MIN_MS <= instant_ms <= now_ms + AHEAD_MAX_MS:
+        return instant_ms
+    if isinstance(value, int | float) and TIMESTAMP_MIN_MS <= value <= now_ms + AHEAD_MAX_MS:
+        raise ValueError(f"timestamp {value} looks like milliseconds; give seconds: {value / 1000}")
+    raise ValueError(
+        f"timestamp {value} is out of range: accepted are 2015-01-01T00:00:00Z to one hour ahead of the server, "
+        f"{_rfc3339(now_ms + AHEAD_MAX_MS)}; check the producer's clock and unit (seconds)"
+    )
+
+
+_RFC3339: Final = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+
+
+def _rfc3339_to_ms(text: str) -> int:
+    if not _RFC3339.fullmatch(text):
+        raise ValueError(
+            f"timestamp {text[:64]!r} is not RFC 3339 with an offset; write it like 2026-01-31T09:30:00.250Z"
+        )
+    try:
+        instant = datetime.fromisoformat(text.upper())
+    except ValueError as error:
+        raise ValueError(f"timestamp {text[:64]!r} is no instant: {error}") from None
+    return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
+
+
+def _rfc3339(instant_ms: int) -> str:
+    return datetime.fromtimestamp(instant_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _cost_faults(value: Decimal) -> list[Fault]:
+    if not value.is_finite() or not 0 <= value <= COST_MAX:
+        return [
+            Fault("cost.value", str(value)[:64], f"cost.value must be a decimal from 0 to {COST_MAX} US dollars")
+        ]
+    exponent = value.normalize().as_tuple().exponent
+    if isinstance(exponent, int) and -exponent > COST_SCALE:
+        return [
+            Fault(
+                "cost.value",
+                str(value)[:64],
+                f"cost.value has {-exponent} decimals; up to {COST_SCALE} are kept exactly, round it yourself",
+            )
+        ]
+    return []
+
+
+def _text_faults(values: tuple[Any, ...], event: msgspec.Struct) -> list[Fault]:
+    if not any(isinstance(value, str) and _CONTROL.search(value) for value in values):
+        return []
+    return [
+        Fault(name, value, f"{name} holds a control character ({_control_name(value)}); remove it")
+        for name in event.__struct_fields__
+        if isinstance(value := getattr(event, name), str) and _CONTROL.search(value)
+    ]
+
+
+def _control_name(value: str) -> str:
+    found = _CONTROL.search(value)
+    return f"U+{ord(found.group()):04X}" if found else "none"
+
+
+def explain(item: object, problem: str) -> list[Fault]:
+    """Say everything that is wrong with an item that would not decode.
+
+    Args:
+        item: the item, decoded without types.
+        problem: what the typed decoder said; used when nothing else is found.
+
+    Returns:
+        At least one fault.
+    """
+    if not isinstance(item, dict):
+        return [Fault(None, _shorten(item), "an event is a JSON object with at least a kind")]
+    name = item.get("kind")
+    kind = KINDS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        known = ", ".join(KINDS)
+        if "kind" not in item:
+            return [Fault("kind", None, f"kind is missing; it is one of {known}")]
+        return [Fault("kind", _shorten(name), f"unknown kind{nearest(name, KINDS)}; it is one of {known}")]
+    allowed = ("kind", "id", "timestamp", *kind.dimensions, *kind.measures, "cost")
+    faults = []
+    for field, value in item.items():
+        if field not in allowed:
+            message = (
+                f"{kind.name} events have no {field[:TEXT_MAX]}{nearest(field, allowed)}; leave it out, or check the kind"
+            )
+            faults.append(Fault(field[:TEXT_MAX], _shorten(value), message))
+        elif message := _field_problem(field, value, kind):
+            faults.append(Fault(field, _shorten(value), f"{field} {message}"))
+    return faults or [Fault(None, None, problem)]
+
+
+def _field_problem(field: str, value: object, kind: UsageKind) -> str | None:
+    if value is None or field == "kind":
+        return None
+    try:
+        msgspec.convert(value, type=_FIELD_TYPES[field])
+    except msgspec.ValidationError:
+        return _expectation(field, kind)
+    return None
+
+
+def _field_types() -> dict[str, Any]:
+    types: dict[str, Any] = {"id": Text, "timestamp": int | float | str, "cost": Cost}
+    for kind in KINDS.values():
+        types.update({name: _dimension_type(name) for name in kind.dimensions})
+        types.update({name: Seconds if name == "seconds" else Count for name in kind.measures})
+    return types
+
+
+_FIELD_TYPES: Final = _field_types()
+
+
+def _expectation(field: str, kind: UsageKind) -> str:
+    if field == "timestamp":
+        return "must be Unix seconds or an RFC 3339 string"
+    if field == "cost":
+        return 'must be {"value": decimal, "currency": "usd"}'
+    if field == "seconds":
+        return f"must be a number from 0 to {COUNT_MAX}"
+    if field in kind.measures:
+        return f"must be an integer from 0 to {COUNT_MAX}"
+    if field == "batch":
+        return "must be true or false"
+    values = DIMENSIONS[field].values if field in DIMENSIONS else None
+    if values and field != "api_source":
+        return f"must be one of {', '.join(values)}"
+    return f"must be a string of 1 to {TEXT_MAX} characters; leave it out where there is none"
+
+
+def nearest(name: object, known: Mapping[str, object] | tuple[str, ...]) -> str:
+    """Return `` (did you mean x?)`` for the known name closest to a wrong one, or nothing."""
+    found = difflib.get_close_matches(str(name)[:TEXT_MAX], list(known), n=1)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+def _shorten(value: object) -> object:
+    """A value fit for an answer: what is long or deep is cut to its beginning."""
+    if isinstance(value, int | bool | float) or value is None:
+        return value if not isinstance(value, int) or abs(value) <= COUNT_MAX else str(value)[:64]
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= 64 else text[:64] + "…"
+
+
+def clean(text: str) -> str:
+    """Return text without control characters, for logs and terminals."""
+    return "".join(character for character in text if unicodedata.category(character)[0] != "C")

@@ -1,0 +1,1 @@
+"""From bytes to one commit: unpack, decode, queue, write."""

@@ -1,0 +1,163 @@
+"""Bytes to records: one object, a JSON array or NDJSON, told apart by the body itself.
+
+A body without a fault is decoded by one typed decoder at native speed. Only when that refuses are the items looked at
+one by one, so that the good ones are kept and each bad one is explained. Knows nothing of HTTP or the store.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+import msgspec
+
+from tallybook.errors import BodyTooLarge, InvalidRequest
+from tallybook.event import Event, Fault, FaultyEvent, Record, explain, record
+
+_ONE: Final = msgspec.json.Decoder(Event)
+_MANY: Final = msgspec.json.Decoder(list[Event])  # type: ignore[valid-type]
+_RAW_ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_ANY: Final = msgspec.json.Decoder()
+_UTF8_BOM: Final = b"\xef\xbb\xbf"
+
+
+class Rejected(NamedTuple):
+    """An item that is no good event.
+
+    Attributes:
+        index: its place in the body, from 0.
+        raw: the item as it was sent.
+        faults: all that is wrong with it.
+    """
+
+    index: int
+    raw: bytes
+    faults: list[Fault]
+
+
+class Decoded(NamedTuple):
+    """What a body holds.
+
+    Attributes:
+        records: the good events, in the order of the body.
+        indexes: the place of each record in the body.
+        rejected: the rest.
+    """
+
+    records: list[Record]
+    indexes: list[int]
+    rejected: list[Rejected]
+
+
+def decode(body: bytes, now_ms: int, events_max: int) -> Decoded:
+    """Return the events of a body.
+
+    Args:
+        body: unpacked bytes.
+        now_ms: time of receipt, Unix milliseconds.
+        events_max: the most events a body may hold.
+
+    Raises:
+        InvalidRequest: the body is not JSON at all, or holds no event.
+        BodyTooLarge: it holds more than `events_max` events.
+    """
+    body = body.removeprefix(_UTF8_BOM).strip()
+    # JSON text has control characters only as escapes, so most bodies need not be searched for them.
+    check_text = b"\\" in body or b"\x7f" in body
+    try:
+        events = _decode_well_formed(body)
+        if len(events) > events_max:
+            raise _too_many(len(events), events_max)
+        records = [record(event, now_ms, check_text=check_text) for event in events]
+        return Decoded(records, list(range(len(records))), [])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, FaultyEvent):
+        items = list(_split(body))
+    if len(items) > events_max:
+        raise _too_many(len(items), events_max)
+    return _decode_each(items, now_ms)
+
+
+def _decode_well_formed(body: bytes) -> list[msgspec.Struct]:
+    if body.startswith(b"["):
+        many: list[msgspec.Struct] = _MANY.decode(body)
+        if not many:
+            raise InvalidRequest("the body holds no event; send at least one", code="no_events")
+        return many
+    if b"\n" not in body:
+        return [_ONE.decode(body)]
+    lines = body.splitlines()
+    try:
+        return [_ONE.decode(line) for line in lines if line.strip()]
+    except msgspec.DecodeError:
+        return [_ONE.decode(body)]
+
+
+def _split(body: bytes) -> Iterator[bytes]:
+    """Yield the items of a body as they were sent; a line that is not JSON is an item as well."""
+    if body.startswith(b"["):
+        try:
+            yield from (bytes(item) for item in _RAW_ITEMS.decode(body))
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise _not_json(str(error)) from None
+        return
+    if (whole := _generic(body)) is not _BROKEN:
+        if not isinstance(whole, dict):
+            raise _not_json(f"it is a {type(whole).__name__}, not an object")
+        yield body
+        return
+    lines = [line for line in body.splitlines() if line.strip()]
+    if not any(isinstance(_generic(line), dict) for line in lines):
+        raise _not_json(_problem(body))
+    yield from lines
+
+
+_BROKEN: Final = object()
+
+
+def _generic(item: bytes) -> object:
+    try:
+        return _ANY.decode(item)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _BROKEN
+
+
+def _problem(item: bytes) -> str:
+    try:
+        _ANY.decode(item)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return str(error)
+    except RecursionError:
+        return "it is nested too deeply"
+    return "it is no event"
+
+
+def _decode_each(items: Iterable[bytes], now_ms: int) -> Decoded:
+    decoded = Decoded([], [], [])
+    for index, item in enumerate(items):
+        try:
+            decoded.records.append(record(_ONE.decode(item), now_ms))
+            decoded.indexes.append(index)
+        except FaultyEvent as error:
+            decoded.rejected.append(Rejected(index, item, error.faults))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            decoded.rejected.append(Rejected(index, item, _explain(item, str(error))))
+    return decoded
+
+
+def _explain(item: bytes, problem: str) -> list[Fault]:
+    value = _generic(item)
+    if value is _BROKEN:
+        text = item[:64].decode(errors="replace")
+        return [Fault(None, text, f"the line is not JSON: {_problem(item)}")]
+    return explain(value, problem)
+
+
+def _not_json(problem: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"the body is not JSON: {problem}; send one event, an array of events, or one event a line", code="invalid_json"
+    )
+
+
+def _too_many(count: int, events_max: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"the body holds {count} events, above the limit of {events_max}; send it in several requests",
+        code="too_many_events",
+    )

@@ -1,0 +1,1 @@
+"""Where usage is kept: one protocol, and the embedded engine behind it."""

@@ -1,0 +1,120 @@
+"""A query as SQL. Values are always bound; names come from the table of kinds only."""
+
+from typing import Final, NamedTuple
+
+from tallybook.kinds import DIMENSIONS
+from tallybook.query import UsageQuery
+from tallybook.store.plan import Segment, cover
+from tallybook.timegrid import buckets
+
+
+class Statement(NamedTuple):
+    """SQL text and the values of its parameters."""
+
+    sql: str
+    values: dict[str, object]
+
+
+_INSTANT: Final = {"events": '"timestamp"', "levels": '"timestamp"', "usage_hours": "start", "usage_days": "start"}
+
+
+def usage_statement(query: UsageQuery) -> Statement:
+    """Return the statement that answers a query.
+
+    Its rows: start of the bucket in Unix seconds, the query's dimensions, the kind's measures; ordered by bucket and
+    dimensions; at most one more than the query allows, so that too large an answer is seen.
+    """
+    return _levels(query) if query.kind.is_level else _flows(query)
+
+
+def _flows(query: UsageQuery) -> Statement:
+    selection, values = _selection(query)
+    measures = query.kind.measures
+    segments = cover(query.start_s, query.end_s, query.width_s)
+    cells = "\nUNION ALL\n".join(
+        _cells(segment, number, measures, values) for number, segment in enumerate(segments)
+    )
+    values |= {"width_s": query.width_s, "window_s": query.start_s}
+    columns = ["greatest(epoch_ms(instant) // 1000 // $width_s * $width_s, $window_s) AS start_s"]
+    columns += [f"series.{name}" for name in query.group_by]
+    columns += [f"sum({name}) AS {name}" for name in measures]
+    return Statement(
+        f"SELECT {', '.join(columns)}\n"
+        f"FROM (\n{cells}\n) AS cells JOIN series USING (series_id)\n"
+        f"WHERE {selection}\n"
+        f"GROUP BY {_numbers(1 + len(query.group_by))}\n"
+        f"ORDER BY {_order(1 + len(query.group_by))}\n"
+        f"LIMIT {query.rows_max + 1}",
+        values,
+    )
+
+
+def _cells(segment: Segment, number: int, measures: tuple[str, ...], values: dict[str, object]) -> str:
+    instant = _INSTANT[segment.table]
+    values |= {f"from_{number}": segment.start_s, f"to_{number}": segment.end_s}
+    return (
+        f"SELECT {instant} AS instant, series_id, {', '.join(measures)} FROM {segment.table} "
+        f"WHERE {instant} >= make_timestamp($from_{number}::BIGINT * 1000000) "
+        f"AND {instant} < make_timestamp($to_{number}::BIGINT * 1000000)"
+    )
+
+
+def _levels(query: UsageQuery) -> Statement:
+    """A level holds from its report to the store's next one; a bucket has its mean over the elapsed part.
+
+    The mean is rounded for each store before stores are added up, so that the groups of any grouping add up to the
+    total exactly. Of two reports at the same instant the larger holds.
+    """
+    selection, values = _selection(query)
+    edges = buckets(query.start_s, min(query.end_s, query.now_s), query.width_s, limit=1_000_000)
+    values |= {
+        "starts": [start for start, _ in edges],
+        "ends": [end for _, end in edges],
+        "organization_id": query.organization_id,
+        "until_s": edges[-1][1] if edges else query.start_s,
+    }
+    groups = "".join(f", {name}" for name in query.group_by)
+    return Statement(
+        f"""WITH reports AS (
+  SELECT epoch_ms("timestamp") AS from_ms, vector_store_id, usage_bytes, series.*
+  FROM levels JOIN series USING (series_id)
+  WHERE organization_id = $organization_id AND "timestamp" < make_timestamp($until_s::BIGINT * 1000000)
+  QUALIFY row_number() OVER (PARTITION BY vector_store_id, "timestamp" ORDER BY usage_bytes DESC, project_id) = 1
+), held AS (
+  SELECT *, lead(from_ms, 1, $until_s::BIGINT * 1000) OVER (PARTITION BY vector_store_id ORDER BY from_ms) AS to_ms
+  FROM reports
+), buckets AS (
+  SELECT unnest($starts::BIGINT[]) AS start_s, unnest($ends::BIGINT[]) AS end_s
+), stores AS (
+  SELECT start_s, vector_store_id, project_id{groups.replace(", project_id", "")},
+    sum(usage_bytes::HUGEINT * (least(to_ms, end_s * 1000) - greatest(from_ms, start_s * 1000))) AS byte_ms,
+    any_value(end_s - start_s)::HUGEINT * 1000 AS length_ms
+  FROM held AS series JOIN buckets ON from_ms < end_s * 1000 AND to_ms > start_s * 1000
+  WHERE usage_bytes > 0 AND {selection}
+  GROUP BY ALL
+)
+SELECT start_s{groups}, sum((2 * byte_ms + length_ms) // (2 * length_ms)) AS usage_bytes
+FROM stores
+GROUP BY {_numbers(1 + len(query.group_by))}
+ORDER BY {_order(1 + len(query.group_by))}
+LIMIT {query.rows_max + 1}""",
+        values,
+    )
+
+
+def _selection(query: UsageQuery) -> tuple[str, dict[str, object]]:
+    """The condition on series: of this organization and kind, and what the filters ask."""
+    conditions = ["series.organization_id = $organization_id", "series.kind = $kind"]
+    values: dict[str, object] = {"organization_id": query.organization_id, "kind": query.kind.name}
+    for name, allowed in query.filters.items():
+        conditions.append(f"series.{DIMENSIONS[name].name} IN (SELECT unnest($only_{name}))")
+        values[f"only_{name}"] = list(allowed)
+    return " AND ".join(conditions), values
+
+
+def _numbers(count: int) -> str:
+    return ", ".join(str(number) for number in range(1, count + 1))
+
+
+def _order(count: int) -> str:
+    return ", ".join(f"{number} NULLS LAST" for number in range(1, count + 1))

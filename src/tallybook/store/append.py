@@ -1,0 +1,220 @@
+"""One commit: batches become events, rollups and quarantine in a single transaction, each event once.
+
+Identity is found by a join of the batch with the stored events of its own time range. There is no index to keep and
+none to outgrow memory: the store's zone maps leave only the part of the events that can match.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any, Final, NamedTuple
+
+import duckdb
+import msgspec
+import pyarrow as pa
+
+from tallybook.event import Record
+from tallybook.kinds import DIMENSIONS, KINDS, MEASURES
+from tallybook.store.protocol import Batch, Conflict, Outcome, Quarantined
+from tallybook.store.series import SeriesIndex, key_of
+
+_INSTANT: Final = pa.timestamp("us")
+_COST: Final = pa.decimal128(38, 18)
+
+
+class _Item(NamedTuple):
+    """A record on its way in: whose, from which batch, and where it stood there."""
+
+    batch: int
+    position: int
+    organization_id: str
+    record: Record
+
+
+def append(
+    connection: duckdb.DuckDBPyConnection, series: SeriesIndex, batches: Sequence[Batch]
+) -> list[Outcome]:
+    """Write batches within the connection's open transaction.
+
+    Returns:
+        One outcome a batch, in order.
+    """
+    outcomes = [Outcome() for _ in batches]
+    items = [
+        _Item(number, position, batch.organization_id, record)
+        for number, batch in enumerate(batches)
+        for position, record in enumerate(batch.records)
+    ]
+    fresh = _without_repeats(items, outcomes)
+    fresh = _without_stored(connection, fresh, outcomes)
+    for item in fresh:
+        outcome = outcomes[item.batch]
+        outcome.accepted += 1
+        name = item.record.kind.name
+        outcome.accepted_by_kind[name] = outcome.accepted_by_kind.get(name, 0) + 1
+    if fresh:
+        _insert(connection, series, fresh)
+    for batch in batches:
+        _keep_quarantined(connection, batch)
+    return outcomes
+
+
+def _without_repeats(items: list[_Item], outcomes: list[Outcome]) -> list[_Item]:
+    """Drop what occurs twice among the items themselves; the first stands."""
+    first: dict[tuple[object, ...], Record] = {}
+    kept = []
+    for item in items:
+        if item.record.has_identity:
+            stands = first.setdefault((item.organization_id, *item.record.identity), item.record)
+            if stands is not item.record:
+                _count_repeat(outcomes[item.batch], item, stands)
+                continue
+        kept.append(item)
+    return kept
+
+
+def _without_stored(
+    connection: duckdb.DuckDBPyConnection, items: list[_Item], outcomes: list[Outcome]
+) -> list[_Item]:
+    """Drop what the store has already."""
+    identified = [(number, item.record) for number, item in enumerate(items) if item.record.has_identity]
+    if not identified:
+        return items
+    instants = [record.timestamp_ms for _, record in identified]
+    connection.register(
+        "incoming",
+        pa.table(
+            {
+                "number": pa.array([number for number, _ in identified], pa.int32()),
+                "id": pa.array([record.id for _, record in identified], pa.string()),
+                "timestamp": _instants(instants),
+            }
+        ),
+    )
+    stored = connection.execute(
+        f"""SELECT number, organization_id, kind, {", ".join(DIMENSIONS)}, {", ".join(MEASURES)}, cost
+            FROM incoming
+            JOIN (SELECT * FROM events WHERE "timestamp" BETWEEN make_timestamp(?) AND make_timestamp(?)) AS events
+              ON events.id = incoming.id AND events."timestamp" = incoming."timestamp"
+            JOIN series ON series.series_id = events.series_id""",
+        [min(instants) * 1000, max(instants) * 1000],
+    ).fetchall()
+    connection.unregister("incoming")
+    taken = set()
+    for number, organization_id, kind_name, *values in stored:
+        item = items[number]
+        if number in taken or (organization_id, kind_name) != (item.organization_id, item.record.kind.name):
+            continue
+        taken.add(number)
+        _count_repeat(outcomes[item.batch], item, _stored_record(item.record, values))
+    return [item for number, item in enumerate(items) if number not in taken]
+
+
+def _stored_record(like: Record, values: list[Any]) -> Record:
+    dimensions = dict(zip(DIMENSIONS, values, strict=False))
+    measures = dict(zip(MEASURES, values[len(DIMENSIONS) :], strict=False))
+    return like._replace(
+        dimensions=tuple(dimensions[name] for name in like.kind.dimensions),
+        measures=tuple(measures[name] for name in like.kind.measures),
+        cost=values[-1],
+    )
+
+
+def _count_repeat(outcome: Outcome, item: _Item, stands: Record) -> None:
+    sent = item.record
+    if stands.dimensions == sent.dimensions and stands.measures == sent.measures and stands.cost == sent.cost:
+        outcome.duplicates += 1
+        return
+    kind = sent.kind
+    fields = (*kind.dimensions, *kind.measures, "cost")
+    pairs = zip(
+        fields,
+        (*stands.dimensions, *stands.measures, stands.cost),
+        (*sent.dimensions, *sent.measures, sent.cost),
+        strict=True,
+    )
+    field, stored, value = next(pair for pair in pairs if pair[1] != pair[2])
+    outcome.conflicts.append(Conflict(item.position, field, stored, value))
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, series: SeriesIndex, items: list[_Item]) -> None:
+    keys = [key_of(item.organization_id, item.record) for item in items]
+    numbers = series.numbers(connection, keys)
+    rows = sorted(
+        ((item.record, numbers[key]) for item, key in zip(items, keys, strict=True)),
+        key=lambda row: row[0].kind.name,
+    )
+    tables = {name: _table(list(group)) for name, group in groupby(rows, key=lambda row: row[0].kind.name)}
+    connection.register("fresh", pa.concat_tables(tables.values(), promote_options="default"))
+    connection.execute("INSERT INTO events BY NAME SELECT * FROM fresh")
+    connection.unregister("fresh")
+    flows = [table for name, table in tables.items() if not KINDS[name].is_level]
+    if flows:
+        _roll_up(connection, pa.concat_tables(flows, promote_options="default"))
+    levels = [table for name, table in tables.items() if KINDS[name].is_level]
+    if levels:
+        connection.register("fresh", pa.concat_tables(levels, promote_options="default"))
+        connection.execute(
+            """INSERT INTO levels SELECT "timestamp", series_id, usage_bytes FROM fresh"""
+        )
+        connection.unregister("fresh")
+
+
+def _table(rows: list[tuple[Record, int]]) -> pa.Table:
+    """The rows of one kind as columns, only those the kind has."""
+    records = [record for record, _ in rows]
+    columns = {
+        "id": pa.array([record.id for record in records], pa.string()),
+        "timestamp": _instants([record.timestamp_ms for record in records]),
+        "series_id": pa.array([number for _, number in rows], pa.int32()),
+    }
+    counts = zip(*(record.measures for record in records), strict=True)
+    for name, column in zip(records[0].kind.measures, counts, strict=True):
+        columns[name] = pa.array(column, pa.int64())
+    if any(record.cost is not None for record in records):
+        columns["cost"] = pa.array([record.cost for record in records], _COST)
+    return pa.table(columns)
+
+
+def _instants(instants_ms: list[int]) -> pa.Array:
+    return pa.array(instants_ms, pa.timestamp("ms")).cast(_INSTANT)
+
+
+def _roll_up(connection: duckdb.DuckDBPyConnection, flows: pa.Table) -> None:
+    measures = [name for name in flows.column_names if name in MEASURES]
+    sums = ", ".join(f"sum({name}) AS {name}" for name in measures)
+    connection.register("fresh", flows)
+    for table, cell in (("usage_hours", "hour"), ("usage_days", "day")):
+        connection.execute(
+            f"""INSERT INTO {table} BY NAME
+                SELECT date_trunc('{cell}', "timestamp") AS start, series_id, {sums} FROM fresh GROUP BY 1, 2"""
+        )
+    connection.unregister("fresh")
+
+
+def _keep_quarantined(connection: duckdb.DuckDBPyConnection, batch: Batch) -> None:
+    if batch.released:
+        connection.execute(
+            "DELETE FROM quarantine WHERE organization_id = ? AND quarantine_id IN (SELECT unnest(?))",
+            [batch.organization_id, list(batch.released)],
+        )
+    if batch.quarantined:
+        connection.register("bad", _quarantine_table(batch.organization_id, batch.quarantined))
+        connection.execute(
+            """INSERT INTO quarantine BY NAME SELECT * FROM bad
+               WHERE NOT EXISTS (SELECT 1 FROM quarantine AS known
+                 WHERE known.organization_id = bad.organization_id AND known.quarantine_id = bad.quarantine_id)"""
+        )
+        connection.unregister("bad")
+
+
+def _quarantine_table(organization_id: str, entries: Sequence[Quarantined]) -> pa.Table:
+    unique = {entry.quarantine_id: entry for entry in entries}.values()
+    return pa.table(
+        {
+            "quarantine_id": pa.array([entry.quarantine_id for entry in unique], pa.string()),
+            "organization_id": pa.array([organization_id] * len(unique), pa.string()),
+            "created_at": _instants([entry.created_at_s * 1000 for entry in unique]),
+            "event": pa.array([entry.event for entry in unique], pa.binary()),
+            "faults": pa.array([msgspec.json.encode(entry.faults).decode() for entry in unique], pa.string()),
+        }
+    )

@@ -1,0 +1,186 @@
+"""Token parts: checks what an event gives and derives the rest.
+
+How the wholes are made up (``usage-kinds`` of the reference)::
+
+    input  = uncached + cached + cache_write          always
+    cache_write = cache_write_30m + cache_write_12h   always
+    cached   >= cached_text + cached_audio + cached_image
+    uncached >= text + image + (audio - cached_audio)     audio includes cached audio
+    output   >= output_text + output_audio + output_image
+
+The last three are not equations: some sources count reasoning or rejected tokens into no modality. A part above its
+whole, however, is the usual sign of double counting and is refused.
+"""
+
+from typing import Final, NoReturn
+
+from tallybook.kinds import TOKEN_MEASURES
+
+_NAMES: Final = dict(zip(TOKEN_MEASURES, range(len(TOKEN_MEASURES)), strict=True))
+_INPUT_PARTS: Final = slice(_NAMES["input_cached_tokens"], _NAMES["output_tokens"])
+_OUTPUT_PARTS: Final = slice(_NAMES["output_text_tokens"], None)
+
+
+class Contradiction(ValueError):
+    """Counts that cannot all be true; `field` and `value` name the one to look at first."""
+
+    def __init__(self, field: str, value: object, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.value = value
+
+
+def complete(given: tuple[int | None, ...]) -> tuple[int, ...]:
+    """Return all token parts of one event.
+
+    Args:
+        given: one count for each of `TOKEN_MEASURES`, None where the event is silent.
+
+    Returns:
+        The same with every count filled in.
+
+    Raises:
+        Contradiction: a part above its whole, a part without its whole, or no tokens at all.
+    """
+    if given[0] is None and given[_NAMES["output_tokens"]] is None:
+        _refuse("input_tokens", None, "an event needs input_tokens or output_tokens; give at least one")
+    return (*_complete_input(given), *_complete_output(given))
+
+
+def _complete_input(given: tuple[int | None, ...]) -> tuple[int, ...]:
+    (
+        total,
+        cached,
+        write,
+        write_30m,
+        write_12h,
+        uncached,
+        text,
+        image,
+        audio,
+        cached_text,
+        cached_audio,
+        cached_image,
+    ) = given[: _NAMES["output_tokens"]]
+    if total is None:
+        _refuse_orphans("input_tokens", given, _INPUT_PARTS)
+        return (0,) * 12
+    write, write_30m, write_12h = _complete_cache_write(write, write_30m, write_12h)
+    if cached is None:
+        cached_parts = (cached_text or 0) + (cached_audio or 0) + (cached_image or 0)
+        cached = cached_parts or (0 if uncached is None else max(0, total - uncached - write))
+    if cached + write > total:
+        name, count = ("input_cached_tokens", cached) if cached else ("input_cache_write_tokens", write)
+        _refuse(
+            name,
+            count,
+            f"input_cached_tokens {cached} + input_cache_write_tokens {write} exceed input_tokens {total}, which "
+            "includes both; add them to input_tokens if the source reports them apart",
+        )
+    if uncached is None:
+        uncached = total - cached - write
+    elif uncached + cached + write != total:
+        _refuse(
+            "input_uncached_tokens",
+            uncached,
+            f"input_uncached_tokens {uncached} + input_cached_tokens {cached} + input_cache_write_tokens {write} "
+            f"make {uncached + cached + write}, not input_tokens {total}; leave one out to have it derived",
+        )
+    image = image or 0
+    cached_image = cached_image or 0
+    if cached_audio is None:
+        # A source that tells audio but not how much of it was cached: the least that makes the parts fit.
+        cached_audio = max(0, (audio or 0) + image + (text or 0) - uncached)
+    if audio is None:
+        audio = cached_audio
+    if cached_audio > audio:
+        _exceeds("input_cached_audio_tokens", cached_audio, "input_audio_tokens", audio)
+    if cached_text is None:
+        cached_text = max(0, cached - cached_audio - cached_image)
+    if cached_text + cached_audio + cached_image > cached:
+        _exceeds(
+            "input_cached_text_tokens + input_cached_audio_tokens + input_cached_image_tokens",
+            cached_text + cached_audio + cached_image,
+            "input_cached_tokens",
+            cached,
+        )
+    if text is None:
+        text = max(0, uncached - image - (audio - cached_audio))
+    if text + image + audio - cached_audio > uncached:
+        _exceeds(
+            "input_text_tokens + input_image_tokens + uncached input_audio_tokens",
+            text + image + audio - cached_audio,
+            "input_uncached_tokens",
+            uncached,
+        )
+    return (
+        total,
+        cached,
+        write,
+        write_30m,
+        write_12h,
+        uncached,
+        text,
+        image,
+        audio,
+        cached_text,
+        cached_audio,
+        cached_image,
+    )
+
+
+def _complete_cache_write(
+    write: int | None, write_30m: int | None, write_12h: int | None
+) -> tuple[int, int, int]:
+    if write is None:
+        write = (write_30m or 0) + (write_12h or 0)
+    if write_30m is None:
+        # Of a write that does not tell its retention, the shorter and cheaper one is assumed.
+        write_30m = max(0, write - (write_12h or 0))
+    if write_12h is None:
+        write_12h = max(0, write - write_30m)
+    if write_30m + write_12h != write:
+        _refuse(
+            "input_cache_write_tokens",
+            write,
+            f"input_cache_write_30m_tokens {write_30m} + input_cache_write_12h_tokens {write_12h} make "
+            f"{write_30m + write_12h}, not input_cache_write_tokens {write}; leave one out to have it derived",
+        )
+    return write, write_30m, write_12h
+
+
+def _complete_output(given: tuple[int | None, ...]) -> tuple[int, int, int, int]:
+    total, text, audio, image = given[_NAMES["output_tokens"] :]
+    if total is None:
+        _refuse_orphans("output_tokens", given, _OUTPUT_PARTS)
+        return 0, 0, 0, 0
+    audio = audio or 0
+    image = image or 0
+    if text is None:
+        text = max(0, total - audio - image)
+    if text + audio + image > total:
+        _exceeds(
+            "output_text_tokens + output_audio_tokens + output_image_tokens",
+            text + audio + image,
+            "output_tokens",
+            total,
+        )
+    return total, text, audio, image
+
+
+def _refuse_orphans(whole: str, given: tuple[int | None, ...], parts: slice) -> None:
+    for name, count in zip(TOKEN_MEASURES[parts], given[parts], strict=True):
+        if count is not None:
+            _refuse(name, count, f"{name} is a part of {whole}, which is missing; give {whole} as well")
+
+
+def _exceeds(parts: str, count: int, whole: str, limit: int) -> NoReturn:
+    _refuse(
+        parts.split(maxsplit=1)[0],
+        count,
+        f"{parts}: {count} exceeds {whole} {limit}; a part cannot be above its whole",
+    )
+
+
+def _refuse(field: str, value: object, message: str) -> NoReturn:
+    raise Contradiction(field, value, message)
