@@ -289,13 +289,12 @@ def levels(reports: Sequence[Row], low_ms: int, high_ms: int) -> list[Row]:
 
     A store is its id: a report that names another project moves it there.
     """
+    histories: dict[str, list[Row]] = {}
+    # At the same millisecond the larger is the later, so the smaller holds for no time at all.
+    for report in sorted(reports, key=lambda report: (report["ms"], report["usage_bytes"])):
+        histories.setdefault(report["vector_store_id"], []).append(report)
     held: dict[tuple[str, str | None], int] = {}
-    for store in {report["vector_store_id"] for report in reports}:
-        # At the same millisecond the larger is the later, so the smaller holds for no time at all.
-        history = sorted(
-            (report for report in reports if report["vector_store_id"] == store),
-            key=lambda report: (report["ms"], report["usage_bytes"]),
-        )
+    for store, history in histories.items():
         ends_ms = [report["ms"] for report in history[1:]] + [high_ms]
         for report, end_ms in zip(history, ends_ms, strict=True):
             overlap_ms = min(end_ms, high_ms) - max(report["ms"], low_ms)

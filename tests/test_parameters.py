@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 from urllib.parse import quote
 
@@ -62,9 +63,9 @@ REFUSED: list[tuple[str, str, str, str | None, tuple[str, ...]]] = [
     ("completions", "start_time=1748822400000", "start_time", None, ("1748822400000", "seconds")),
     ("completions", f"start_time={10**30}", "start_time", None, (str(10**30),)),
     ("completions", "start_time=9223372036854775808", "start_time", None, ("9223372036854775808",)),
-    ("completions", "start_time=yesterday", "start_time", None, ("yesterday", "seconds")),
-    ("completions", "start_time=2025-06-02", "start_time", None, ("2025-06-02", "seconds")),
-    ("completions", "start_time=1748822400.5", "start_time", None, ("1748822400.5", "seconds")),
+    ("completions", "start_time=yesterday", "start_time", None, ("yesterday", "integer")),
+    ("completions", "start_time=2025-06-02", "start_time", None, ("2025-06-02", "integer")),
+    ("completions", "start_time=1748822400.5", "start_time", None, ("1748822400.5", "integer")),
     ("completions", "start_time=1e9", "start_time", None, ("1e9",)),
     ("completions", "start_time=1_748_822_400", "start_time", None, ("1_748_822_400",)),
     ("completions", "start_time=%EF%BC%91%EF%BC%92", "start_time", None, ("start_time",)),  # full-width 12
@@ -82,7 +83,7 @@ REFUSED: list[tuple[str, str, str, str | None, tuple[str, ...]]] = [
     ("completions", f"{START}&bucket_width=", "bucket_width", None, ("1m", "1h", "1d")),
     ("completions", f"{START}&bucket_width=1D", "bucket_width", "invalid_value", ("1D", "1d")),
     ("completions", f"{START}&bucket_width=1h&bucket_width=1d", "bucket_width", None, ("bucket_width",)),
-    ("completions", f"{START}&group_by=colour", "group_by", "invalid_value", ("colour", "model", "api_source")),
+    ("completions", f"{START}&group_by=colour", "group_by", "invalid_value", ("colour", "api_source")),
     ("completions", f"{START}&group_by[]=colour", "group_by", "invalid_value", ("colour", "project_id")),
     ("completions", f"{START}&group_by=model,colour", "group_by", "invalid_value", ("colour", "model")),
     ("completions", f"{START}&group_by=size", "group_by", "invalid_value", ("size", "service_tier")),
@@ -93,7 +94,7 @@ REFUSED: list[tuple[str, str, str, str | None, tuple[str, ...]]] = [
     ("completions", f"{START}&batch=true&batch=false", "batch", None, ("batch",)),
     ("embeddings", f"{START}&batch=true", "batch", None, ("batch",)),
     ("images", f"{START}&sources=image.theft", "sources", "invalid_value", ("image.theft", "image.edit")),
-    ("web_search_calls", f"{START}&context_levels[]=huge", "context_levels", "invalid_value", ("huge", "medium")),
+    ("web_search_calls", f"{START}&context_levels[]=huge", "context_levels", None, ("huge", "medium")),
     ("completions", f"{START}&sizes=256x256", "sizes", None, ("sizes", "models")),
     ("vector_stores", f"{START}&models=m", "models", None, ("models", "project_ids")),
     ("vector_stores", f"{START}&vector_store_ids=v", "vector_store_ids", None, ("vector_store_ids",)),
@@ -108,8 +109,7 @@ REFUSED: list[tuple[str, str, str, str | None, tuple[str, ...]]] = [
     ("embeddings", f"{START}&bucket_width=1h&limit=169", "limit", "integer_above_max_value", ("169", "168")),
     ("images", f"{START}&bucket_width=1m&limit=1441", "limit", "integer_above_max_value", ("1441", "1440")),
     ("completions", f"{START}&page=nonsense", "page", "invalid_cursor", ("nonsense",)),
-    ("completions", f"{START}&page=", "page", "invalid_cursor", ("page",)),
-    ("completions", f"{START}&page=page_AAAAAGdGxdEiJdKOAAAAAGcqsYA=", "page", "invalid_cursor", ("page_AAAA",)),
+    ("completions", f"{START}&page=page_AAAAAGdGxdEiJdKOAAAA=", "page", "invalid_cursor", ("page_AAAA",)),
     ("completions", f"{START}&page=%F0%9F%92%A5", "page", "invalid_cursor", ("page",)),
     ("completions", f"{START}&group=model", "group", "unknown_parameter", ("group", "group_by")),
     ("completions", f"{START}&groupby[]=model", "groupby", "unknown_parameter", ("groupby", "group_by")),
@@ -173,7 +173,7 @@ class TestCursor:
             ("embeddings", QUESTION),
             ("decisions", QUESTION),
             ("completions", QUESTION.replace(START, f"start_time={DAY - 86_400}")),
-            ("completions", QUESTION.replace("end_time=", "end_time=1")),
+            ("completions", f"{START}&end_time={DAY + 9 * 86_400}&limit=2"),
             ("completions", f"{QUESTION}&bucket_width=1h"),
             ("completions", f"{QUESTION}&group_by=model"),
             ("completions", f"{QUESTION}&models=m"),
@@ -293,7 +293,7 @@ def test_the_first_bucket_starts_at_the_minute_and_the_last_ends_at_the_end(
     *, start: int, end: int, width: str, marks: list[int], api: httpx.Client
 ) -> None:
     body = page(api, query=f"start_time={start}&end_time={end}&bucket_width={width}")
-    assert edges(body) == list(zip(marks, marks[1:], strict=False))
+    assert edges(body) == list(pairwise(marks))
     assert not body["has_more"]
 
 

@@ -1,20 +1,20 @@
 """Everything that can go wrong, as one tree; raised where the fact is known, worded for its reader.
 
-    TallybookError
-    ├── RequestError            an HTTP request that cannot be served; carries OpenAI's error envelope
-    │   ├── InvalidRequest      400
-    │   ├── Unauthorized        401
-    │   ├── Forbidden           403
-    │   ├── NotFound            404
-    │   ├── MethodNotAllowed    405
-    │   ├── BodyTooLarge        413
-    │   ├── UnsupportedEncoding 415
-    │   ├── Busy                429, with Retry-After
-    │   └── Unavailable         503, with Retry-After
-    └── OperatorError           something the operator has to set right: told in one line, exit code 1
-        ├── StoreLocked         another server has the data directory open
-        ├── StoreUnusable       the store is from a newer version, or damaged
-        └── CommandFailed       a command could not do its work
+TallybookError
+├── RequestError            an HTTP request that cannot be served; carries OpenAI's error envelope
+│   ├── InvalidRequest      400
+│   ├── Unauthorized        401
+│   ├── Forbidden           403
+│   ├── NotFound            404
+│   ├── MethodNotAllowed    405
+│   ├── BodyTooLarge        413
+│   ├── UnsupportedEncoding 415
+│   ├── Busy                429, with Retry-After
+│   └── Unavailable         503, with Retry-After
+└── OperatorError           something the operator has to set right: told in one line, exit code 1
+    ├── StoreLocked         another server has the data directory open
+    ├── StoreUnusable       the store is from a newer version, or damaged
+    └── CommandFailed       a command could not do its work
 """
 
 
@@ -51,9 +51,7 @@ class RequestError(TallybookError):
 
     def envelope(self) -> dict[str, object]:
         """Return the body of the answer: OpenAI's ``{"error": {...}}``."""
-        return {
-            "error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
-        }
+        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
 
 class InvalidRequest(RequestError):

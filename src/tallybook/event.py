@@ -105,9 +105,7 @@ def _dimension_type(name: str) -> Any:
     return Literal[values] if values and name != "api_source" else Text
 
 
-_KIND_OF: Final[Mapping[type[msgspec.Struct], UsageKind]] = {
-    _structure(kind): kind for kind in KINDS.values()
-}
+_KIND_OF: Final[Mapping[type[msgspec.Struct], UsageKind]] = {_structure(kind): kind for kind in KINDS.values()}
 Event = Union[tuple(_KIND_OF)]  # type: ignore[valid-type]  # noqa: UP007  one type a row of the table
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -160,9 +158,7 @@ def record(event: msgspec.Struct, now_ms: int, *, check_text: bool = True) -> Re
     )
 
 
-def _normalise_dimensions(
-    kind: UsageKind, values: tuple[str | bool | None, ...]
-) -> tuple[str | bool | None, ...]:
+def _normalise_dimensions(kind: UsageKind, values: tuple[str | bool | None, ...]) -> tuple[str | bool | None, ...]:
     settle = _SETTLERS.get(kind.name)
     return settle(values) if settle else values
 
@@ -233,9 +229,7 @@ def timestamp_to_ms(value: float | str, now_ms: int) -> int:
     )
 
 
-_RFC3339: Final = re.compile(
-    r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
-)
+_RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 def _rfc3339_to_ms(text: str) -> int:
@@ -256,9 +250,7 @@ def _rfc3339(instant_ms: int) -> str:
 
 def _cost_faults(value: Decimal) -> list[Fault]:
     if not value.is_finite() or not 0 <= value <= COST_MAX:
-        return [
-            Fault("cost.value", str(value)[:64], f"cost.value must be a decimal from 0 to {COST_MAX} US dollars")
-        ]
+        return [Fault("cost.value", str(value)[:64], f"cost.value must be a decimal from 0 to {COST_MAX} US dollars")]
     exponent = value.normalize().as_tuple().exponent
     if isinstance(exponent, int) and -exponent > COST_SCALE:
         return [
@@ -309,9 +301,7 @@ def explain(item: object, problem: str) -> list[Fault]:
     faults = []
     for field, value in item.items():
         if field not in allowed:
-            message = (
-                f"{kind.name} events have no {field[:TEXT_MAX]}{nearest(field, allowed)}; leave it out, or check the kind"
-            )
+            message = f"{kind.name} events have no {field[:TEXT_MAX]}{nearest(field, allowed)}; leave it out, or check the kind"
             faults.append(Fault(field[:TEXT_MAX], _shorten(value), message))
         elif message := _field_problem(field, value, kind):
             faults.append(Fault(field, _shorten(value), f"{field} {message}"))

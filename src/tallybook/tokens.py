@@ -129,9 +129,7 @@ def _complete_input(given: tuple[int | None, ...]) -> tuple[int, ...]:
     )
 
 
-def _complete_cache_write(
-    write: int | None, write_30m: int | None, write_12h: int | None
-) -> tuple[int, int, int]:
+def _complete_cache_write(write: int | None, write_30m: int | None, write_12h: int | None) -> tuple[int, int, int]:
     if write is None:
         write = (write_30m or 0) + (write_12h or 0)
     if write_30m is None:

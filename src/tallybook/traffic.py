@@ -329,8 +329,7 @@ def traffic(start: datetime, end: datetime, seed: int = 1) -> Iterator[list[dict
 def _callers(rng: Random, project: Project, people: Sequence[str]) -> list[dict[str, object]]:
     """Who calls for a project, the busiest first: each person with one key, or the bare keys."""
     keys: list[dict[str, object]] = [
-        {"project_id": project.id, "api_key_id": f"key_{rng.getrandbits(64):016x}"}
-        for _ in range(project.keys)
+        {"project_id": project.id, "api_key_id": f"key_{rng.getrandbits(64):016x}"} for _ in range(project.keys)
     ]
     users = rng.sample(people, project.people)
     return [keys[rank % len(keys)] | {"user_id": user} for rank, user in enumerate(users)] or keys

@@ -132,14 +132,23 @@ def _problem(item: bytes) -> str:
 def _decode_each(items: Iterable[bytes], now_ms: int) -> Decoded:
     decoded = Decoded([], [], [])
     for index, item in enumerate(items):
-        try:
-            decoded.records.append(record(_ONE.decode(item), now_ms))
+        found = decode_one(item, now_ms)
+        if isinstance(found, Record):
+            decoded.records.append(found)
             decoded.indexes.append(index)
-        except FaultyEvent as error:
-            decoded.rejected.append(Rejected(index, item, error.faults))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            decoded.rejected.append(Rejected(index, item, _explain(item, str(error))))
+        else:
+            decoded.rejected.append(Rejected(index, item, found))
     return decoded
+
+
+def decode_one(item: bytes, now_ms: int) -> Record | list[Fault]:
+    """Return the event an item is, or all that is wrong with it; never raises."""
+    try:
+        return record(_ONE.decode(item), now_ms)
+    except FaultyEvent as error:
+        return error.faults
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return _explain(item, str(error))
 
 
 def _explain(item: bytes, problem: str) -> list[Fault]:
@@ -152,7 +161,8 @@ def _explain(item: bytes, problem: str) -> list[Fault]:
 
 def _not_json(problem: str) -> InvalidRequest:
     return InvalidRequest(
-        f"the body is not JSON: {problem}; send one event, an array of events, or one event a line", code="invalid_json"
+        f"the body is not JSON: {problem}; send one event, an array of events, or one event a line",
+        code="invalid_json",
     )
 
 

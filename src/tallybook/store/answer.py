@@ -15,7 +15,12 @@ class Statement(NamedTuple):
     values: dict[str, object]
 
 
-_INSTANT: Final = {"events": '"timestamp"', "levels": '"timestamp"', "usage_hours": "start", "usage_days": "start"}
+_INSTANT: Final = {
+    "events": '"timestamp"',
+    "levels": '"timestamp"',
+    "usage_hours": "start",
+    "usage_days": "start",
+}
 
 
 def usage_statement(query: UsageQuery) -> Statement:
@@ -31,9 +36,7 @@ def _flows(query: UsageQuery) -> Statement:
     selection, values = _selection(query)
     measures = query.kind.measures
     segments = cover(query.start_s, query.end_s, query.width_s)
-    cells = "\nUNION ALL\n".join(
-        _cells(segment, number, measures, values) for number, segment in enumerate(segments)
-    )
+    cells = "\nUNION ALL\n".join(_cells(segment, number, measures, values) for number, segment in enumerate(segments))
     values |= {"width_s": query.width_s, "window_s": query.start_s}
     columns = ["greatest(epoch_ms(instant) // 1000 // $width_s * $width_s, $window_s) AS start_s"]
     columns += [f"series.{name}" for name in query.group_by]

@@ -30,9 +30,7 @@ class _Item(NamedTuple):
     record: Record
 
 
-def append(
-    connection: duckdb.DuckDBPyConnection, series: SeriesIndex, batches: Sequence[Batch]
-) -> list[Outcome]:
+def append(connection: duckdb.DuckDBPyConnection, series: SeriesIndex, batches: Sequence[Batch]) -> list[Outcome]:
     """Write batches within the connection's open transaction.
 
     Returns:
@@ -47,13 +45,11 @@ def append(
     fresh = _without_repeats(items, outcomes)
     fresh = _without_stored(connection, fresh, outcomes)
     for item in fresh:
-        outcome = outcomes[item.batch]
-        outcome.accepted += 1
-        name = item.record.kind.name
-        outcome.accepted_by_kind[name] = outcome.accepted_by_kind.get(name, 0) + 1
+        outcomes[item.batch].accepted[item.record.kind.name] += 1
     if fresh:
         _insert(connection, series, fresh)
-    for batch in batches:
+    for batch, outcome in zip(batches, outcomes, strict=True):
+        _release_quarantined(connection, batch, outcome)
         _keep_quarantined(connection, batch)
     return outcomes
 
@@ -72,9 +68,7 @@ def _without_repeats(items: list[_Item], outcomes: list[Outcome]) -> list[_Item]
     return kept
 
 
-def _without_stored(
-    connection: duckdb.DuckDBPyConnection, items: list[_Item], outcomes: list[Outcome]
-) -> list[_Item]:
+def _without_stored(connection: duckdb.DuckDBPyConnection, items: list[_Item], outcomes: list[Outcome]) -> list[_Item]:
     """Drop what the store has already."""
     identified = [(number, item.record) for number, item in enumerate(items) if item.record.has_identity]
     if not identified:
@@ -122,7 +116,7 @@ def _stored_record(like: Record, values: list[Any]) -> Record:
 def _count_repeat(outcome: Outcome, item: _Item, stands: Record) -> None:
     sent = item.record
     if stands.dimensions == sent.dimensions and stands.measures == sent.measures and stands.cost == sent.cost:
-        outcome.duplicates += 1
+        outcome.duplicates[sent.kind.name] += 1
         return
     kind = sent.kind
     fields = (*kind.dimensions, *kind.measures, "cost")
@@ -133,7 +127,7 @@ def _count_repeat(outcome: Outcome, item: _Item, stands: Record) -> None:
         strict=True,
     )
     field, stored, value = next(pair for pair in pairs if pair[1] != pair[2])
-    outcome.conflicts.append(Conflict(item.position, field, stored, value))
+    outcome.conflicts.append(Conflict(item.position, kind.name, field, stored, value))
 
 
 def _insert(connection: duckdb.DuckDBPyConnection, series: SeriesIndex, items: list[_Item]) -> None:
@@ -153,9 +147,7 @@ def _insert(connection: duckdb.DuckDBPyConnection, series: SeriesIndex, items: l
     levels = [table for name, table in tables.items() if KINDS[name].is_level]
     if levels:
         connection.register("fresh", pa.concat_tables(levels, promote_options="default"))
-        connection.execute(
-            """INSERT INTO levels SELECT "timestamp", series_id, usage_bytes FROM fresh"""
-        )
+        connection.execute("""INSERT INTO levels SELECT "timestamp", series_id, usage_bytes FROM fresh""")
         connection.unregister("fresh")
 
 
@@ -191,12 +183,17 @@ def _roll_up(connection: duckdb.DuckDBPyConnection, flows: pa.Table) -> None:
     connection.unregister("fresh")
 
 
-def _keep_quarantined(connection: duckdb.DuckDBPyConnection, batch: Batch) -> None:
-    if batch.released:
+def _release_quarantined(connection: duckdb.DuckDBPyConnection, batch: Batch, outcome: Outcome) -> None:
+    staying = {conflict.position for conflict in outcome.conflicts}
+    leaving = [name for position, name in enumerate(batch.released) if position not in staying]
+    if leaving:
         connection.execute(
             "DELETE FROM quarantine WHERE organization_id = ? AND quarantine_id IN (SELECT unnest(?))",
-            [batch.organization_id, list(batch.released)],
+            [batch.organization_id, leaving],
         )
+
+
+def _keep_quarantined(connection: duckdb.DuckDBPyConnection, batch: Batch) -> None:
     if batch.quarantined:
         connection.register("bad", _quarantine_table(batch.organization_id, batch.quarantined))
         connection.execute(

@@ -88,35 +88,43 @@ class DuckStore:
         split = 1 + len(query.group_by)
         return [UsageRow(row[0], row[1:split], row[split:]) for row in rows]
 
-    def quarantine(
-        self, organization_id: str, *, after: str | None, limit: int, descending: bool
-    ) -> list[Quarantined]:
+    def quarantine(self, organization_id: str, *, after: str | None, limit: int, descending: bool) -> list[Quarantined]:
         """See `Store.quarantine`."""
         order, comparison = ("DESC", "<") if descending else ("ASC", ">")
-        rows = self._reader().execute(
-            f"""SELECT quarantine_id, epoch_ms(created_at) // 1000, event, faults FROM quarantine
+        rows = (
+            self._reader()
+            .execute(
+                f"""SELECT quarantine_id, epoch_ms(created_at) // 1000, event, faults FROM quarantine
                 WHERE organization_id = $organization_id AND ($after IS NULL OR rowid {comparison} (
                   SELECT rowid FROM quarantine
                   WHERE organization_id = $organization_id AND quarantine_id = $after))
                 ORDER BY rowid {order} LIMIT $limit""",
-            {"organization_id": organization_id, "after": after, "limit": limit},
-        ).fetchall()
+                {"organization_id": organization_id, "after": after, "limit": limit},
+            )
+            .fetchall()
+        )
         return [_quarantined(*row) for row in rows]
 
     def quarantined(self, organization_id: str, quarantine_id: str) -> Quarantined | None:
         """See `Store.quarantined`."""
-        row = self._reader().execute(
-            """SELECT quarantine_id, epoch_ms(created_at) // 1000, event, faults FROM quarantine
+        row = (
+            self._reader()
+            .execute(
+                """SELECT quarantine_id, epoch_ms(created_at) // 1000, event, faults FROM quarantine
                WHERE organization_id = ? AND quarantine_id = ?""",
-            [organization_id, quarantine_id],
-        ).fetchone()
+                [organization_id, quarantine_id],
+            )
+            .fetchone()
+        )
         return row and _quarantined(*row)
 
     def organizations(self) -> list[str]:
         """See `Store.organizations`."""
-        rows = self._reader().execute(
-            "SELECT organization_id FROM series UNION SELECT organization_id FROM quarantine ORDER BY 1"
-        ).fetchall()
+        rows = (
+            self._reader()
+            .execute("SELECT organization_id FROM series UNION SELECT organization_id FROM quarantine ORDER BY 1")
+            .fetchall()
+        )
         return [row[0] for row in rows]
 
     def compact(self, rows_min: int) -> int:
@@ -135,14 +143,18 @@ class DuckStore:
 
     def facts(self, organization_id: str | None) -> StoreFacts:
         """See `Store.facts`."""
-        row = self._reader().execute(
-            """SELECT count(*), epoch_ms(min("timestamp")) // 1000, epoch_ms(max("timestamp")) // 1000,
+        row = (
+            self._reader()
+            .execute(
+                """SELECT count(*), epoch_ms(min("timestamp")) // 1000, epoch_ms(max("timestamp")) // 1000,
                  (SELECT count(*) FROM series WHERE $organization_id IS NULL OR organization_id = $organization_id),
                  (SELECT count(*) FROM quarantine WHERE $organization_id IS NULL OR organization_id = $organization_id)
                FROM events JOIN series USING (series_id)
                WHERE $organization_id IS NULL OR organization_id = $organization_id""",
-            {"organization_id": organization_id},
-        ).fetchone()
+                {"organization_id": organization_id},
+            )
+            .fetchone()
+        )
         assert row is not None  # an aggregate without groups always has one row
         events, first_s, last_s, series, quarantined = row
         return StoreFacts(
@@ -168,6 +180,4 @@ class DuckStore:
 
 
 def _quarantined(quarantine_id: str, created_at_s: int, event: bytes, faults: str) -> Quarantined:
-    return Quarantined(
-        quarantine_id, created_at_s, event, msgspec.json.decode(faults, type=list[Fault])
-    )
+    return Quarantined(quarantine_id, created_at_s, event, msgspec.json.decode(faults, type=list[Fault]))

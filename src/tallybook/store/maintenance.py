@@ -54,9 +54,7 @@ def _merge(connection: duckdb.DuckDBPyConnection, table: str, day_s: int) -> Non
     connection.execute("DROP TABLE merged")
 
 
-def rebuild(
-    connection: duckdb.DuckDBPyConnection, start_s: int, end_s: int, organization_id: str | None
-) -> int:
+def rebuild(connection: duckdb.DuckDBPyConnection, start_s: int, end_s: int, organization_id: str | None) -> int:
     """Make the rollups of every whole day that touches the window anew; one transaction a day.
 
     Returns:
@@ -77,22 +75,16 @@ def rebuild(
         },
     ).fetchall()
     for (day_s,) in days:
-        _in_transaction(
-            connection, lambda day_s=day_s: _rebuild_day(connection, day_s, organization_id)
-        )
+        _in_transaction(connection, lambda day_s=day_s: _rebuild_day(connection, day_s, organization_id))
     return len(days)
 
 
-def _rebuild_day(
-    connection: duckdb.DuckDBPyConnection, day_s: int, organization_id: str | None
-) -> None:
+def _rebuild_day(connection: duckdb.DuckDBPyConnection, day_s: int, organization_id: str | None) -> None:
     values = {"day_s": day_s, "organization_id": organization_id}
     raw_day = _DAY.format(instant='"timestamp"')
     levels = f"series_id IN (SELECT series_id FROM series WHERE kind IN {_in(_LEVEL_KINDS)})"
     for table, cell in _ROLLUPS:
-        connection.execute(
-            f"DELETE FROM {table} WHERE {_DAY.format(instant='start')} AND {_MINE}", values
-        )
+        connection.execute(f"DELETE FROM {table} WHERE {_DAY.format(instant='start')} AND {_MINE}", values)
         connection.execute(
             f"""INSERT INTO {table} BY NAME
                 SELECT date_trunc('{cell}', "timestamp") AS start, series_id, {_SUMS} FROM events

@@ -1,5 +1,6 @@
 """What an engine must do. Everything above the store knows only this."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -32,7 +33,8 @@ class Batch:
         organization_id: whose it is.
         records: events, in the order they were sent.
         quarantined: events that are no good.
-        released: ids of quarantined events that leave quarantine with this commit.
+        released: ids of quarantined events that leave quarantine with this commit. With records there is one for each:
+            it leaves unless its record is in conflict.
     """
 
     organization_id: str
@@ -45,6 +47,7 @@ class Conflict(NamedTuple):
     """A record whose identity is taken by another content; the first stands."""
 
     position: int
+    kind: str
     field: str
     stored: object
     sent: object
@@ -55,16 +58,14 @@ class Outcome:
     """What became of a batch.
 
     Attributes:
-        accepted: records stored.
-        duplicates: records that were stored before, with the same content.
+        accepted: how many records were stored, by usage kind.
+        duplicates: how many were stored before, with the same content, by usage kind.
         conflicts: records refused because another content has their identity.
-        accepted_by_kind: the accepted ones by usage kind.
     """
 
-    accepted: int = 0
-    duplicates: int = 0
+    accepted: Counter[str] = field(default_factory=Counter)
+    duplicates: Counter[str] = field(default_factory=Counter)
     conflicts: list[Conflict] = field(default_factory=list)
-    accepted_by_kind: dict[str, int] = field(default_factory=dict)
 
 
 class UsageRow(NamedTuple):
@@ -126,9 +127,7 @@ class Store(Protocol):
         """
         ...
 
-    def quarantine(
-        self, organization_id: str, *, after: str | None, limit: int, descending: bool
-    ) -> list[Quarantined]:
+    def quarantine(self, organization_id: str, *, after: str | None, limit: int, descending: bool) -> list[Quarantined]:
         """Return quarantined events in the order they arrived, those after an id first to last."""
         ...
 

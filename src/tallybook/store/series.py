@@ -17,8 +17,7 @@ KNOWN_MAX: Final = 200_000
 
 _COLUMNS: Final = ("organization_id", "kind", *DIMENSIONS)
 _SCHEMA: Final = pa.schema(
-    [("series_id", pa.int32())]
-    + [(name, pa.bool_() if name == "batch" else pa.string()) for name in _COLUMNS]
+    [("series_id", pa.int32())] + [(name, pa.bool_() if name == "batch" else pa.string()) for name in _COLUMNS]
 )
 _SAME: Final = " AND ".join(f"known.{name} IS NOT DISTINCT FROM wanted.{name}" for name in DIMENSIONS)
 
@@ -38,9 +37,7 @@ class SeriesIndex:
         self._known: dict[SeriesKey, int] = {}
         self._unsettled: dict[SeriesKey, int] = {}
 
-    def numbers(
-        self, connection: duckdb.DuckDBPyConnection, keys: Iterable[SeriesKey]
-    ) -> dict[SeriesKey, int]:
+    def numbers(self, connection: duckdb.DuckDBPyConnection, keys: Iterable[SeriesKey]) -> dict[SeriesKey, int]:
         """Return the number of each key; new ones are inserted in the connection's transaction.
 
         Call `settle` after the transaction has committed, `forget` after it was rolled back.
@@ -72,9 +69,7 @@ class SeriesIndex:
         self._unsettled = {}
 
     @staticmethod
-    def _look_up(
-        connection: duckdb.DuckDBPyConnection, keys: list[SeriesKey]
-    ) -> dict[SeriesKey, int]:
+    def _look_up(connection: duckdb.DuckDBPyConnection, keys: list[SeriesKey]) -> dict[SeriesKey, int]:
         connection.register("wanted", _table(dict(zip(keys, range(len(keys)), strict=True))))
         rows = connection.execute(
             f"""SELECT wanted.series_id, known.series_id FROM wanted JOIN series AS known
@@ -94,7 +89,5 @@ def _table(numbers: dict[SeriesKey, int]) -> pa.Table:
     rows = []
     for (organization_id, kind, dimensions), number in numbers.items():
         named = dict(zip(KINDS[kind].dimensions, dimensions, strict=True))
-        rows.append(
-            {"series_id": number, "organization_id": organization_id, "kind": kind} | named
-        )
+        rows.append({"series_id": number, "organization_id": organization_id, "kind": kind} | named)
     return pa.Table.from_pylist(rows, schema=_SCHEMA)

@@ -1,0 +1,181 @@
+"""The app: the parts put together, every error in one shape, every request with an id."""
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import structlog
+from anyio import CapacityLimiter, to_thread
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tallybook.config import Settings
+from tallybook.errors import MethodNotAllowed, NotFound, RequestError
+from tallybook.ingest.writer import Writer
+from tallybook.keys import KeyStore
+from tallybook.metrics import Metrics
+from tallybook.routes import events, keys, maintain, operate, quarantine, usage
+from tallybook.routes.context import Context, answer
+from tallybook.store.duckdb import DuckStore
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
+_COMPACT_ROWS: Final = 10_000
+"""Fewer surplus rollup rows than this in a day are not worth a transaction."""
+
+_log = structlog.get_logger()
+
+
+def build(settings: Settings) -> Starlette:
+    """Return the app over a data directory that belongs to this process alone.
+
+    Args:
+        settings: as given by the operator; the directory exists.
+
+    Raises:
+        StoreUnusable: the store cannot be opened.
+    """
+    metrics = Metrics()
+    store = DuckStore(settings.data, settings.memory_bytes_max)
+    context = Context(
+        settings=settings,
+        store=store,
+        keys=KeyStore(settings.data),
+        writer=Writer(store, settings.queue_bytes_max, metrics),
+        metrics=metrics,
+        queries=CapacityLimiter(settings.queries_max),
+    )
+    metrics.store_bytes.set_function(store.size_bytes)
+    app = Starlette(
+        routes=[
+            *usage.routes,
+            *events.routes,
+            *quarantine.routes,
+            *maintain.routes,
+            *keys.routes,
+            *operate.routes,
+        ],
+        lifespan=_lifespan,
+        exception_handlers={RequestError: _request_error, HTTPException: _http_error, Exception: _crash},
+    )
+    app.state.context = context
+    app.add_middleware(_Observed, metrics=metrics)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    context: Context = app.state.context
+    context.writer.start()
+    compaction = asyncio.create_task(_compact_now_and_then(context))
+    yield
+    context.stopping.set()
+    compaction.cancel()
+    with suppress(asyncio.CancelledError):
+        await compaction
+    await to_thread.run_sync(context.writer.stop)
+    await to_thread.run_sync(context.store.close)
+    context.keys.close()
+
+
+async def _compact_now_and_then(context: Context) -> None:
+    while context.settings.compact_every_s:
+        await asyncio.sleep(context.settings.compact_every_s)
+        try:
+            saved = await to_thread.run_sync(context.store.compact, _COMPACT_ROWS)
+        except Exception:
+            _log.exception("compaction failed")
+        else:
+            context.metrics.compacted_rows.inc(saved)
+            if saved:
+                _log.info("compacted", rows_saved=saved)
+
+
+class _Observed:
+    """Gives each request an id, logs and counts it."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
+        structlog.contextvars.bind_contextvars(request_id=request_id)
+        started = time.perf_counter()
+        status = 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                headers["x-content-type-options"] = "nosniff"
+                headers["cache-control"] = "no-store"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            # The pattern, not the path: a label or a log line must not hold what a client made up.
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self._metrics.requests.labels(scope["method"] if status != 405 else "other", route, status).inc()
+            _log.info(
+                "request",
+                method=scope["method"],
+                route=route,
+                status=status,
+                duration_ms=round((time.perf_counter() - started) * 1000, 2),
+            )
+            structlog.contextvars.clear_contextvars()
+
+
+async def _request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    response = answer(error.envelope(), error.status)
+    if error.retry_after_s is not None:
+        response.headers["retry-after"] = str(error.retry_after_s)
+    return response
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path[:256]
+    if error.status_code == 404:
+        return await _request_error(
+            request,
+            NotFound(
+                f"Unknown request URL: {request.method} {path}. The endpoints are described at /docs.",
+                code="unknown_url",
+            ),
+        )
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        response = await _request_error(
+            request,
+            MethodNotAllowed(
+                f"Not allowed: {request.method} {path}. Allowed methods: {allowed}.",
+                code="method_not_allowed",
+            ),
+        )
+        response.headers["allow"] = allowed
+        return response
+    return answer(RequestError(error.detail).envelope(), error.status_code)
+
+
+async def _crash(request: Request, error: Exception) -> Response:
+    _log.exception("request failed", exc_info=error)
+    failure = RequestError("The server failed to answer; its log has the cause under this x-request-id.")
+    failure.type = "server_error"
+    return answer(failure.envelope(), 500)

@@ -1,0 +1,112 @@
+"""``tallybook demo``: a server with a month of made-up traffic, to look around in."""
+
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from rich.console import Console
+from rich.progress import track
+
+from tallybook import logs
+from tallybook.cli.target import Target, connect
+from tallybook.config import Settings
+from tallybook.errors import CommandFailed, StoreLocked
+from tallybook.lock import running
+from tallybook.server import serve
+from tallybook.traffic import traffic
+
+_DAYS: Final = 30
+_EVENTS_AT_ONCE: Final = 5_000
+_MARK: Final = "demo"
+"""A file of this name says that a directory was made by the demo and may be made anew."""
+
+
+def demo(
+    *,
+    data: Path = Path(".demo"),
+    port: int = Settings().port,
+) -> None:
+    """Fill a new store with 30 days of made-up traffic of every kind, then run the server.
+
+    Each run starts anew: what was in the demo's directory is gone.
+
+    Example: tallybook demo --port 8080
+
+    Args:
+        data: Directory of the demo's store.
+        port: Port to listen on.
+    """
+    logs.configure("warning", "auto")
+    _clear(data)
+    _fill(data)
+    serve(Settings(data=data, port=port), _announce)
+
+
+def _clear(data: Path) -> None:
+    if data.exists() and any(data.iterdir()):
+        if not (data / _MARK).exists():
+            raise CommandFailed(f"{data} holds something that is not a demo; choose another --data")
+        if address := running(data):
+            raise StoreLocked(f"a demo runs already at {address.url}; stop it first, or choose another --data")
+        shutil.rmtree(data)
+    data.mkdir(parents=True, exist_ok=True)
+    (data / _MARK).touch()
+
+
+def _fill(data: Path) -> None:
+    end = datetime.now(UTC)
+    hours = list(traffic(end - timedelta(days=_DAYS), end))
+    bodies = list(_bodies(hours))
+    with connect(Target(data=data)) as client:
+        for body in track(bodies, "30 days of traffic", console=Console(stderr=True), transient=True):
+            receipt = client.post_events(body)
+            if receipt["faults"]:
+                raise CommandFailed(f"the demo's own traffic was refused: {receipt['faults'][0]['message']}")
+
+
+def _bodies(hours: list[list[dict[str, object]]]) -> Iterator[bytes]:
+    lines: list[bytes] = []
+    for hour in hours:
+        lines += map(msgspec.json.encode, hour)
+        if len(lines) >= _EVENTS_AT_ONCE:
+            yield b"\n".join(lines)
+            lines = []
+    if lines:
+        yield b"\n".join(lines)
+
+
+def _announce(url: str, first_key: str | None) -> None:
+    key = first_key or "$TALLYBOOK_ADMIN_KEY"
+    print(
+        f"""
+Tallybook listens at {url}, with 30 days of made-up traffic. Its API is described at {url}/docs
+
+Admin key (shown once): {key}
+
+A first question, with curl: tokens by model, the last seven days
+
+  curl -s "{url}/v1/organization/usage/completions?start_time=$(($(date +%s) - 604800))&group_by=model" \\
+    -H "Authorization: Bearer {key}"
+
+The same with the official Python client (pip install openai)
+
+  import time
+  from openai import OpenAI
+
+  client = OpenAI(api_key="unused", admin_api_key="{key}", base_url="{url}/v1")
+  week_ago = int(time.time()) - 7 * 86400
+  for bucket in client.admin.organization.usage.completions(start_time=week_ago, group_by=["model"]).data:
+      for result in bucket.results:
+          print(bucket.start_time, result.model, result.input_tokens, result.output_tokens)
+
+And in this terminal's neighbour
+
+  .venv/bin/tallybook usage completions --group-by model --since 7d --data .demo
+
+Ctrl-C stops it.
+""",
+        flush=True,
+    )

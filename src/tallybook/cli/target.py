@@ -1,0 +1,120 @@
+"""Which Tallybook a command speaks to: always over the public HTTP API.
+
+With ``--url`` a server anywhere, with the admin key of the environment. Otherwise a data directory: the server that
+runs on it, or, when none does, one that this command starts for itself and stops again. Who can write the directory is
+its operator, so the command makes itself a key there, short-lived and revoked at the end.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from tallybook import logs
+from tallybook.clock import now_s
+from tallybook.config import ADMIN_KEY_VARIABLE, DEFAULT_DATA, DEFAULT_ORGANIZATION, Settings
+from tallybook.errors import CommandFailed
+from tallybook.keys import ALL_SCOPES, KeyStore
+from tallybook.lock import running
+from tallybook.server import beside
+
+_KEY_LIFE_S: Final = 86_400
+_TIMEOUT_S: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which Tallybook to speak to."""
+
+    data: Path = DEFAULT_DATA
+    """Data directory; the server that runs on it is asked, or one is started for this command."""
+    url: str | None = None
+    """Address of a server elsewhere; its admin key is taken from TALLYBOOK_ADMIN_KEY."""
+    organization: str = DEFAULT_ORGANIZATION
+    """Organization to act for; with --url the key decides."""
+
+
+class Client:
+    """The public HTTP API; what it refuses becomes one line for the operator."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    def get(self, path: str, **parameters: Any) -> dict[str, Any]:
+        """Return the answer to a GET of a path below ``/v1/organization``."""
+        return self._call("GET", path, params=parameters)
+
+    def post(self, path: str, content: bytes | None = None) -> dict[str, Any]:
+        """Return the answer to a POST of a path below ``/v1/organization``."""
+        return self._call("POST", path, content=content)
+
+    def delete(self, path: str) -> dict[str, Any]:
+        """Return the answer to a DELETE of a path below ``/v1/organization``."""
+        return self._call("DELETE", path)
+
+    def post_events(self, content: bytes) -> dict[str, Any]:
+        """Return the receipt of a body of events, also of one in which nothing is valid."""
+        return self._call("POST", "usage/events", receipt=True, content=content)
+
+    def _call(self, method: str, path: str, *, receipt: bool = False, **options: Any) -> dict[str, Any]:
+        try:
+            response = self._http.request(method, f"/v1/organization/{path}", **options)
+            found: dict[str, Any] = response.json()
+        except httpx.HTTPError as error:
+            raise CommandFailed(f"no answer from {self._http.base_url}: {error}") from error
+        except ValueError:
+            raise CommandFailed(
+                f"{self._http.base_url} answers {response.status_code}, but not as Tallybook does; check the address"
+            ) from None
+        if response.is_success or (receipt and "rejected" in found):
+            return found
+        raise CommandFailed(found.get("error", {}).get("message", f"the server answers {response.status_code}"))
+
+
+@contextmanager
+def connect(target: Target) -> Iterator[Client]:
+    """Yield a client of the target.
+
+    Raises:
+        OperatorError: it cannot be reached, or its directory cannot be used.
+    """
+    if target.url:
+        key = os.environ.get(ADMIN_KEY_VARIABLE)
+        if not key:
+            raise CommandFailed(f"--url needs an admin key; set {ADMIN_KEY_VARIABLE}")
+        with _client(target.url, key) as client:
+            yield client
+        return
+    if not target.data.is_dir():
+        raise CommandFailed(f"there is no data directory {target.data}; name one with --data, or a server with --url")
+    if address := running(target.data):
+        with _as_operator(target) as key, _client(address.url, key) as client:
+            yield client
+        return
+    logs.configure("warning", "auto")
+    with beside(Settings(data=target.data)) as url, _as_operator(target) as key, _client(url, key) as client:
+        yield client
+
+
+@contextmanager
+def _client(url: str, key: str) -> Iterator[Client]:
+    headers = {"authorization": f"Bearer {key}"}
+    # No proxy of the environment may come between a command and a server named by address.
+    with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, trust_env=False) as http:
+        yield Client(http)
+
+
+@contextmanager
+def _as_operator(target: Target) -> Iterator[str]:
+    keys = KeyStore(target.data)
+    now = now_s()
+    key, value = keys.create(target.organization, "command line", ALL_SCOPES, now, expires_at_s=now + _KEY_LIFE_S)
+    try:
+        yield value
+    finally:
+        keys.revoke(target.organization, key.id)
+        keys.close()

@@ -1,0 +1,51 @@
+"""Settings: one list for flags, environment, file and documentation.
+
+A setting is a flag (``--queue-bytes-max``), an environment variable (``TALLYBOOK_QUEUE_BYTES_MAX``) and a line of
+``tallybook.toml`` (``queue-bytes-max``); the first that is given counts. Defaults and meanings stand here only.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import platformdirs
+
+ADMIN_KEY_VARIABLE: Final = "TALLYBOOK_ADMIN_KEY"
+"""Environment only: a secret does not belong on a command line, where every process can read it."""
+CONFIG_VARIABLE: Final = "TALLYBOOK_CONFIG"
+DEFAULT_ORGANIZATION: Final = "org-default"
+DEFAULT_DATA: Final = platformdirs.user_data_path("tallybook")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Settings of the server."""
+
+    data: Path = DEFAULT_DATA
+    """Directory of the store and the keys. Made if it does not exist."""
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for all. Put a TLS proxy in front of anything but loopback."""
+    port: int = 8080
+    """Port to listen on; 0 picks a free one."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe messages that are logged."""
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """How messages are written to standard error; auto is console on a terminal and json elsewhere."""
+    body_bytes_max: int = 32 * 1024 * 1024
+    """The largest request body, unpacked."""
+    events_max: int = 100_000
+    """The most events in a request."""
+    queue_bytes_max: int = 256 * 1024 * 1024
+    """The most bytes of bodies that wait to be written; beyond it requests get 429 with Retry-After."""
+    rows_max: int = 200_000
+    """The most results in a page; beyond it a question gets 400 that says how to narrow it."""
+    quarantine_max: int = 1_000_000
+    """The most events kept in quarantine, of all organizations; beyond it requests with bad events get 429."""
+    memory_bytes_max: int = 1024 * 1024 * 1024
+    """The most memory the store's engine uses."""
+    queries_max: int = 4
+    """The most questions answered at once; further ones wait."""
+    compact_every_s: int = 60
+    """Seconds between looks for rollups worth compacting; 0 never looks."""
+    stop_s_max: int = 30
+    """Seconds that open requests have to end when the server stops."""

@@ -1,0 +1,130 @@
+"""The one writer: a bounded queue of batches, and a thread that commits what has gathered.
+
+While one commit is on its way to disk the next gathers, so that many small requests share a commit and a single one
+waits for nobody. A caller gets its answer when its commit is on disk, never before.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Final, NamedTuple
+
+import structlog
+
+from tallybook.errors import Busy, Unavailable
+from tallybook.metrics import Metrics
+from tallybook.store.protocol import Batch, Outcome, Store
+
+_COMMIT_RECORDS: Final = 50_000
+"""Enough to pay for a commit many times over, few enough that nobody waits long behind it."""
+
+_log = structlog.get_logger()
+
+
+class _Waiting(NamedTuple):
+    batch: Batch
+    size_bytes: int
+    future: Future[Outcome]
+
+
+class Writer:
+    """Puts batches into a store, in order, several to a commit.
+
+    Args:
+        store: where to.
+        queue_bytes_max: the most bytes that may wait.
+        metrics: where commits are measured.
+    """
+
+    def __init__(self, store: Store, queue_bytes_max: int, metrics: Metrics) -> None:
+        self._store = store
+        self._queue_bytes_max = queue_bytes_max
+        self._metrics = metrics
+        self._queue: deque[_Waiting] = deque()
+        self._queue_bytes = 0
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="writer")
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Refuse new batches, write what waits, and return when it is on disk."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether batches are being written."""
+        return self._thread.is_alive() and not self._stopping
+
+    def submit(self, batch: Batch, size_bytes: int) -> Future[Outcome]:
+        """Queue a batch; the future has its outcome once it is on disk.
+
+        Args:
+            batch: what to write.
+            size_bytes: the size of the body it came from, as a measure of the memory it takes.
+
+        Raises:
+            Busy: too much is waiting already.
+            Unavailable: the server is stopping.
+        """
+        waiting = _Waiting(batch, size_bytes, Future())
+        with self._changed:
+            if self._stopping:
+                raise Unavailable("the server is stopping; send the request again", retry_after_s=5)
+            if self._queue and self._queue_bytes + size_bytes > self._queue_bytes_max:
+                raise Busy(
+                    f"{self._queue_bytes} bytes wait to be written, the limit is {self._queue_bytes_max}; "
+                    "nothing of this request was kept, send it again later",
+                    code="queue_full",
+                    retry_after_s=1,
+                )
+            self._queue.append(waiting)
+            self._add_queue_bytes(size_bytes)
+            self._changed.notify()
+        return waiting.future
+
+    def _run(self) -> None:
+        while batches := self._take():
+            self._commit(batches)
+            with self._changed:
+                self._add_queue_bytes(-sum(waiting.size_bytes for waiting in batches))
+
+    def _take(self) -> list[_Waiting]:
+        """Wait for work and return a commit's worth; nothing when there is nothing left to do."""
+        with self._changed:
+            while not self._queue and not self._stopping:
+                self._changed.wait()
+            taken: list[_Waiting] = []
+            records = 0
+            while self._queue and (not taken or records + len(self._queue[0].batch.records) <= _COMMIT_RECORDS):
+                taken.append(self._queue.popleft())
+                records += len(taken[-1].batch.records)
+            return taken
+
+    def _commit(self, batches: Sequence[_Waiting]) -> None:
+        try:
+            with self._metrics.commit_s.time():
+                outcomes = self._store.append([waiting.batch for waiting in batches])
+        except Exception as error:
+            self._metrics.commit_failures.inc()
+            if len(batches) > 1:
+                # One batch may be what the engine cannot take; the others shall not fail with it.
+                for waiting in batches:
+                    self._commit([waiting])
+                return
+            _log.exception("commit failed")
+            batches[0].future.set_exception(error)
+            return
+        for waiting, outcome in zip(batches, outcomes, strict=True):
+            waiting.future.set_result(outcome)
+
+    def _add_queue_bytes(self, size_bytes: int) -> None:
+        self._queue_bytes += size_bytes
+        self._metrics.queue_bytes.set(self._queue_bytes)

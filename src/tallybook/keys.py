@@ -1,0 +1,210 @@
+"""Admin keys: who may read, write or administer which organization.
+
+They live in a SQLite file beside the store, not in it: the store's file belongs to one process alone, and a key must
+be made or revoked from the command line while the server runs. A revoked key is refused from the next request on.
+
+A key is 256 random bits, so a plain SHA-256 is kept of it: there is nothing to guess that a slow hash would protect.
+"""
+
+import hashlib
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+FILE_NAME: Final = "keys.sqlite3"
+PREFIX: Final = "sk-admin-"
+_USED_EVERY_S: Final = 60
+"""`last_used_at` is exact to a minute: one write a key and minute, not one a request."""
+
+
+class Scope(StrEnum):
+    """What a key may do. None implies another."""
+
+    READ = "api.usage.read"
+    WRITE = "api.usage.write"
+    MANAGE = "api.management"
+
+
+ALL_SCOPES: Final = tuple(Scope)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as it can be shown: without its value.
+
+    Attributes:
+        id: names the key in the API.
+        organization_id: the only organization it can see.
+        name: what its maker called it.
+        redacted_value: beginning and end of the value.
+        scopes: what it may do.
+        created_at_s: Unix seconds.
+        expires_at_s: Unix seconds from which on it is refused; None: never.
+        last_used_at_s: Unix seconds, exact to a minute; None: never used.
+    """
+
+    id: str
+    organization_id: str
+    name: str
+    redacted_value: str
+    scopes: tuple[Scope, ...]
+    created_at_s: int
+    expires_at_s: int | None
+    last_used_at_s: int | None
+
+
+_COLUMNS: Final = "id, organization_id, name, redacted_value, scopes, created_at, expires_at, last_used_at"
+
+
+class KeyStore:
+    """The keys of one data directory. Safe to use from several threads and processes.
+
+    Args:
+        directory: the data directory; it must exist.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / FILE_NAME
+        path.touch(mode=0o600)
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
+        self._lock = threading.Lock()
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute(
+            """CREATE TABLE IF NOT EXISTS keys (
+                 number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, hash BLOB NOT NULL UNIQUE,
+                 organization_id TEXT NOT NULL, name TEXT NOT NULL, redacted_value TEXT NOT NULL,
+                 scopes TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER, last_used_at INTEGER)"""
+        )
+
+    def create(
+        self,
+        organization_id: str,
+        name: str,
+        scopes: Iterable[Scope],
+        now_s: int,
+        *,
+        expires_at_s: int | None = None,
+        value: str | None = None,
+    ) -> tuple[Key, str]:
+        """Make a key and return it with its value, which is not kept and cannot be told again.
+
+        Args:
+            organization_id: the organization it belongs to.
+            name: what it is called.
+            scopes: what it may do.
+            now_s: the present, Unix seconds.
+            expires_at_s: Unix seconds from which on it is refused.
+            value: a value made elsewhere; it must be new and start with ``sk-admin-``.
+        """
+        value = value or PREFIX + secrets.token_urlsafe(32)
+        key = Key(
+            "key_" + secrets.token_hex(12),
+            organization_id,
+            name,
+            redact(value),
+            tuple(scopes),
+            now_s,
+            expires_at_s,
+            None,
+        )
+        with self._lock:
+            self._connection.execute(
+                f"INSERT INTO keys (hash, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+                [
+                    _hash(value),
+                    key.id,
+                    organization_id,
+                    name,
+                    key.redacted_value,
+                    " ".join(key.scopes),
+                    now_s,
+                    expires_at_s,
+                ],
+            )
+        return key, value
+
+    def find(self, value: str, now_s: int) -> Key | None:
+        """Return the key with this value and note its use; None if it is unknown or expired."""
+        hashed = _hash(value)
+        with self._lock:
+            row = self._connection.execute(f"SELECT {_COLUMNS} FROM keys WHERE hash = ?", [hashed]).fetchone()
+            if row is None:
+                return None
+            key = _key(row)
+            if key.expires_at_s is not None and key.expires_at_s <= now_s:
+                return None
+            if key.last_used_at_s is None or key.last_used_at_s <= now_s - _USED_EVERY_S:
+                self._connection.execute("UPDATE keys SET last_used_at = ? WHERE hash = ?", [now_s, hashed])
+        return key
+
+    def knows(self, value: str) -> bool:
+        """Return whether there is a key with this value, expired or not; this is no use of it."""
+        with self._lock:
+            row = self._connection.execute("SELECT 1 FROM keys WHERE hash = ?", [_hash(value)]).fetchone()
+        return row is not None
+
+    def get(self, organization_id: str, key_id: str) -> Key | None:
+        """Return an organization's key by its id."""
+        with self._lock:
+            row = self._connection.execute(
+                f"SELECT {_COLUMNS} FROM keys WHERE organization_id = ? AND id = ?", [organization_id, key_id]
+            ).fetchone()
+        return row and _key(row)
+
+    def of(
+        self,
+        organization_id: str,
+        *,
+        after: str | None = None,
+        limit: int = 1_000_000,
+        descending: bool = False,
+    ) -> list[Key]:
+        """Return an organization's keys in the order they were made, those that follow the id `after`."""
+        order, comparison = ("DESC", "<") if descending else ("ASC", ">")
+        with self._lock:
+            rows = self._connection.execute(
+                f"""SELECT {_COLUMNS} FROM keys WHERE organization_id = :organization_id
+                    AND (:after IS NULL OR number {comparison} (
+                      SELECT number FROM keys WHERE organization_id = :organization_id AND id = :after))
+                    ORDER BY number {order} LIMIT :limit""",
+                {"organization_id": organization_id, "after": after, "limit": limit},
+            ).fetchall()
+        return [_key(row) for row in rows]
+
+    def organizations(self) -> list[str]:
+        """Return every organization that has a key, sorted."""
+        with self._lock:
+            rows = self._connection.execute("SELECT DISTINCT organization_id FROM keys ORDER BY 1").fetchall()
+        return [row[0] for row in rows]
+
+    def revoke(self, organization_id: str, key_id: str) -> bool:
+        """Remove a key; return whether there was one."""
+        with self._lock:
+            cursor = self._connection.execute(
+                "DELETE FROM keys WHERE organization_id = ? AND id = ?", [organization_id, key_id]
+            )
+        return cursor.rowcount > 0
+
+    def close(self) -> None:
+        """Release the file."""
+        with self._lock:
+            self._connection.close()
+
+
+def redact(value: str) -> str:
+    """Return a key's value as it may be shown: beginning and end."""
+    return f"{value[:11]}...{value[-4:]}" if len(value) >= 24 else f"{value[:4]}..."
+
+
+def _hash(value: str) -> bytes:
+    return hashlib.sha256(value.encode()).digest()
+
+
+def _key(row: tuple[str, str, str, str, str, int, int | None, int | None]) -> Key:
+    key_id, organization_id, name, redacted, scopes, *instants = row
+    return Key(key_id, organization_id, name, redacted, tuple(Scope(scope) for scope in scopes.split()), *instants)

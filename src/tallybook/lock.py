@@ -1,0 +1,77 @@
+"""One process to a data directory, and where that process can be reached."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from tallybook.errors import CommandFailed, StoreLocked
+
+_LOCK: Final = "server.lock"
+_ADDRESS: Final = "server.json"
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Which process has a data directory open, and where it listens."""
+
+    pid: int
+    url: str
+
+
+@contextmanager
+def hold(directory: Path) -> Iterator[None]:
+    """Hold a data directory for this process; made if it does not exist.
+
+    The lock is the operating system's: it goes when the process does, however that ends.
+
+    Raises:
+        StoreLocked: another process holds it.
+        CommandFailed: the directory cannot be made or written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(directory / _LOCK)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreLocked(_who_holds(directory)) from None
+    except OSError as error:
+        raise CommandFailed(f"cannot use the data directory {directory}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        (directory / _ADDRESS).unlink(missing_ok=True)
+        lock.release()
+
+
+def publish(directory: Path, address: Address) -> None:
+    """Write down where the holder of a directory listens."""
+    (directory / _ADDRESS).write_bytes(msgspec.json.encode(address))
+
+
+def running(directory: Path) -> Address | None:
+    """Return the address of the server that holds a directory now, None if there is none."""
+    if not (directory / _ADDRESS).exists():
+        return None
+    lock = FileLock(directory / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return _read(directory)
+    lock.release()
+    return None
+
+
+def _read(directory: Path) -> Address | None:
+    try:
+        return msgspec.json.decode((directory / _ADDRESS).read_bytes(), type=Address)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _who_holds(directory: Path) -> str:
+    address = _read(directory)
+    who = f"process {address.pid} at {address.url}" if address else "another process"
+    return f"the data directory {directory} is in use by {who}; stop it first, or choose another --data"

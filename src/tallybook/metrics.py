@@ -1,0 +1,64 @@
+"""What Prometheus can ask. One registry an app, so that two apps in a process do not mix."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from tallybook.store.protocol import Outcome
+
+_LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+
+class Metrics:
+    """The server's own measurements."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.events = Counter(
+            "tallybook_events",
+            "Events received, by usage kind (unknown for rejected ones) and what became of them.",
+            ["kind", "outcome"],
+            registry=self.registry,
+        )
+        self.commit_s = Histogram(
+            "tallybook_commit_seconds",
+            "Time to write one commit to disk.",
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
+        self.commit_failures = Counter(
+            "tallybook_commit_failures", "Commits that could not be written.", registry=self.registry
+        )
+        self.query_s = Histogram(
+            "tallybook_query_seconds",
+            "Time to answer one page from the store, by usage kind.",
+            ["kind"],
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
+        self.requests = Counter(
+            "tallybook_http_requests",
+            "HTTP requests, by method, route and status.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self.queue_bytes = Gauge(
+            "tallybook_queue_bytes", "Bytes of bodies waiting to be written.", registry=self.registry
+        )
+        self.store_bytes = Gauge("tallybook_store_bytes", "Size of the store on disk.", registry=self.registry)
+        self.compacted_rows = Counter(
+            "tallybook_compacted_rows", "Rollup rows saved by compaction.", registry=self.registry
+        )
+
+    def count(self, outcome: Outcome, rejected: int) -> None:
+        """Count what became of the events of one request."""
+        for kind, number in outcome.accepted.items():
+            self.events.labels(kind, "accepted").inc(number)
+        for kind, number in outcome.duplicates.items():
+            self.events.labels(kind, "duplicate").inc(number)
+        for conflict in outcome.conflicts:
+            self.events.labels(conflict.kind, "conflict").inc()
+        if rejected:
+            self.events.labels("unknown", "rejected").inc(rejected)
+
+    def render(self) -> bytes:
+        """Return all measurements in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,1 @@
+"""Thin HTTP: each route reads a request, asks one room of the house, and answers."""

@@ -1,0 +1,104 @@
+"""What every route needs: the parts of the running app, and who is asking."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from anyio import CapacityLimiter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tallybook.clock import now_s
+from tallybook.config import Settings
+from tallybook.errors import Forbidden, InvalidRequest, Unauthorized
+from tallybook.ingest.unpack import too_large
+from tallybook.ingest.writer import Writer
+from tallybook.keys import Key, KeyStore, Scope, redact
+from tallybook.metrics import Metrics
+from tallybook.store.protocol import Store
+
+SMALL_BODY_BYTES: Final = 64 * 1024
+"""The largest body read where no events are expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The parts of the running app."""
+
+    settings: Settings
+    store: Store
+    keys: KeyStore
+    writer: Writer
+    metrics: Metrics
+    queries: CapacityLimiter
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+def context(request: Request) -> Context:
+    """Return the parts of the app that serves a request."""
+    found: Context = request.app.state.context
+    return found
+
+
+def authorize(request: Request, scope: Scope) -> Key:
+    """Return the key a request was made with.
+
+    Raises:
+        Unauthorized: there is none, or it is unknown, revoked or expired.
+        Forbidden: it lacks the scope.
+    """
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    value = value.strip()
+    if scheme.lower() != "bearer" or not value:
+        raise Unauthorized(
+            "You didn't provide an API key. Send an admin key in the header 'Authorization: Bearer sk-admin-...'.",
+            code="invalid_api_key",
+        )
+    key = context(request).keys.find(value, now_s())
+    if key is None:
+        raise Unauthorized(
+            f"Incorrect API key provided: {redact(value)}. It is unknown, revoked or expired; make one with "
+            "'tallybook keys create'.",
+            code="invalid_api_key",
+        )
+    if scope not in key.scopes:
+        raise Forbidden(
+            f"You have insufficient permissions for this operation. Missing scopes: {scope}. "
+            f"This key has: {', '.join(key.scopes)}.",
+            code="missing_scope",
+        )
+    return key
+
+
+def answer(content: object, status: int = 200) -> Response:
+    """Return a JSON answer."""
+    return Response(msgspec.json.encode(content), status, media_type="application/json")
+
+
+async def small_body(request: Request, limit_bytes: int = SMALL_BODY_BYTES) -> bytes:
+    """Return the body of a request, at most so many bytes.
+
+    Raises:
+        BodyTooLarge: it is longer.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise too_large(limit_bytes)
+    return bytes(body)
+
+
+async def typed_body(request: Request, shape: Any) -> Any:
+    """Return the JSON body of a request as an instance of a type.
+
+    Raises:
+        InvalidRequest: it is no such JSON; the message names the field.
+    """
+    body = await small_body(request)
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        found = str(error).rpartition("`$.")[2].rstrip("`") if "`$." in str(error) else None
+        raise InvalidRequest(f"Invalid body: {error}", param=found, code="invalid_body") from None

@@ -1,0 +1,120 @@
+"""``POST /v1/organization/usage/events``: bytes in, a receipt out, once everything is on disk."""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tallybook.clock import now_ms
+from tallybook.errors import InvalidRequest, RequestError, Unavailable
+from tallybook.ingest.decode import Decoded, Rejected, decode
+from tallybook.ingest.unpack import unpack
+from tallybook.keys import Scope
+from tallybook.routes.context import Context, answer, authorize, context, small_body
+from tallybook.store.protocol import Batch, Outcome, Quarantined
+
+_FAULTS_MAX = 100
+"""The most faults told in a receipt; the counts are always whole."""
+_INLINE_BYTES = 16 * 1024
+"""Bodies up to here are decoded at once; a hop to another thread would take longer than the work."""
+
+
+async def receive(request: Request) -> Response:
+    """Store the events of a body and answer what became of each."""
+    key = authorize(request, Scope.WRITE)
+    app = context(request)
+    limit_bytes = app.settings.body_bytes_max
+    sent = await small_body(request, limit_bytes)
+    encoding = request.headers.get("content-encoding", "")
+    received_ms = now_ms()
+
+    def read() -> Decoded:
+        return decode(unpack(sent, encoding, limit_bytes), received_ms, app.settings.events_max)
+
+    decoded = read() if len(sent) <= _INLINE_BYTES else await to_thread.run_sync(read)
+    quarantined = [quarantine(key.organization_id, item, received_ms // 1000) for item in decoded.rejected]
+    batch = Batch(key.organization_id, decoded.records, quarantined)
+    outcome = await commit(app, batch, len(sent))
+    return receipt(outcome, decoded, quarantined)
+
+
+async def commit(app: Context, batch: Batch, size_bytes: int) -> Outcome:
+    """Write a batch and return its outcome once it is on disk.
+
+    Raises:
+        Busy: too much is waiting.
+        Unavailable: the store could not take it; nothing of it was kept.
+    """
+    future = app.writer.submit(batch, size_bytes)
+    try:
+        outcome = await asyncio.wrap_future(future)
+    except RequestError:
+        raise
+    except Exception as error:
+        raise Unavailable(
+            "the store could not write the request; nothing of it was kept, send it again",
+            code="store_unavailable",
+            retry_after_s=5,
+        ) from error
+    app.metrics.count(outcome, len(batch.quarantined))
+    return outcome
+
+
+def quarantine(organization_id: str, rejected: Rejected, now_s: int) -> Quarantined:
+    """Return a rejected event as an entry of quarantine; the same event is the same entry."""
+    digest = hashlib.blake2b(rejected.raw, key=organization_id.encode()[:64], digest_size=12).hexdigest()
+    return Quarantined(f"quar_{digest}", now_s, rejected.raw, rejected.faults)
+
+
+def receipt(outcome: Outcome, decoded: Decoded, quarantined: Sequence[Quarantined]) -> Response:
+    """Return what became of the events of a body; 400 if none of them was any good."""
+    faults: list[dict[str, object]] = [
+        {
+            "index": rejected.index,
+            "outcome": "rejected",
+            "field": fault.field,
+            "value": fault.value,
+            "message": fault.message,
+            "quarantine_id": entry.quarantine_id,
+        }
+        for rejected, entry in zip(decoded.rejected, quarantined, strict=True)
+        for fault in rejected.faults
+    ]
+    faults += (
+        {
+            "index": decoded.indexes[conflict.position],
+            "outcome": "conflict",
+            "field": conflict.field,
+            "value": conflict.sent,
+            "message": f"an event with this id and timestamp is stored already with {conflict.field} "
+            f"{conflict.stored}; the first stands. Give a different event its own id",
+            "quarantine_id": None,
+        }
+        for conflict in outcome.conflicts
+    )
+    faults.sort(key=lambda fault: int(str(fault["index"])))
+    content: dict[str, object] = {
+        "object": "organization.usage.events.receipt",
+        "accepted": outcome.accepted.total(),
+        "duplicates": outcome.duplicates.total(),
+        "conflicts": len(outcome.conflicts),
+        "rejected": len(decoded.rejected),
+        "faults": faults[:_FAULTS_MAX],
+    }
+    if decoded.records:
+        return answer(content)
+    first = decoded.rejected[0].faults[0]
+    error = InvalidRequest(
+        f"No event is valid; the first fault, at index {decoded.rejected[0].index}: {first.message}. "
+        "The events are in quarantine, to be mended and replayed.",
+        param=first.field,
+        code="invalid_event",
+    )
+    return answer(error.envelope() | content, 400)
+
+
+routes = [Route("/v1/organization/usage/events", receive, methods=["POST"])]

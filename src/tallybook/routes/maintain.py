@@ -1,0 +1,64 @@
+"""Maintenance over HTTP, of the asking key's organization: rebuild rollups, compare them with the raw events."""
+
+from typing import Annotated
+
+import msgspec
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tallybook import __version__
+from tallybook.errors import InvalidRequest
+from tallybook.keys import Scope
+from tallybook.routes.context import answer, authorize, context, typed_body
+
+Instant = Annotated[int, msgspec.Meta(ge=0, le=4_102_444_800)]
+_DIFFERENCES_MAX = 100
+
+
+class Window(msgspec.Struct, forbid_unknown_fields=True):
+    """Body of the request that rebuilds: Unix seconds, half-open, widened to whole days."""
+
+    start_time: Instant
+    end_time: Instant
+
+
+async def rebuild(request: Request) -> Response:
+    """Make the rollups of whole days anew from raw events; returns how many days."""
+    key = authorize(request, Scope.MANAGE)
+    window: Window = await typed_body(request, Window)
+    if window.end_time <= window.start_time:
+        raise InvalidRequest(
+            f"Invalid 'end_time': {window.end_time} is not after start_time {window.start_time}.",
+            param="end_time",
+            code="invalid_value",
+        )
+    days = await to_thread.run_sync(
+        context(request).store.rebuild, window.start_time, window.end_time, key.organization_id
+    )
+    return answer({"object": "organization.usage.rebuild", "days": days})
+
+
+async def check(request: Request) -> Response:
+    """Compare rollups with raw events and tell the sizes."""
+    key = authorize(request, Scope.MANAGE)
+    store = context(request).store
+    differences = await to_thread.run_sync(store.check, key.organization_id)
+    facts = await to_thread.run_sync(store.facts, key.organization_id)
+    return answer(
+        {
+            "object": "organization.usage.check",
+            "ok": not differences,
+            "organization_id": key.organization_id,
+            "version": __version__,
+            **facts._asdict(),
+            "differences": [difference._asdict() for difference in differences[:_DIFFERENCES_MAX]],
+        }
+    )
+
+
+routes = [
+    Route("/v1/organization/usage/rebuild", rebuild, methods=["POST"]),
+    Route("/v1/organization/usage/check", check, methods=["GET"]),
+]

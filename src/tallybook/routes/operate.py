@@ -1,0 +1,78 @@
+"""Health, readiness, measurements and the API's own description. None needs a key; none tells of an organization."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from tallybook.routes.context import answer, context
+from tallybook.wire.openapi import openapi
+
+_OPENAPI: Final = openapi()
+_SWAGGER: Final = Path(find_spec("fastapi_swagger").origin).parent / "resources"  # found, not imported: only files
+_PAGE: Final = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Tallybook API</title>
+<link rel="stylesheet" href="/docs/assets/swagger-ui.css">
+<link rel="icon" type="image/png" href="/docs/assets/favicon-32x32.png">
+</head>
+<body>
+<div id="api"></div>
+<script src="/docs/assets/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
+</body>
+</html>
+"""
+_START: Final = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#api", deepLinking: true});\n'
+_POLICY: Final = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+
+
+async def healthz(request: Request) -> Response:
+    """The process answers."""
+    return answer({"status": "ok"})
+
+
+async def readyz(request: Request) -> Response:
+    """The server takes events and questions."""
+    app = context(request)
+    if app.writer.is_alive and not app.stopping.is_set():
+        return answer({"status": "ready"})
+    return answer({"status": "stopping"}, 503)
+
+
+async def metrics(request: Request) -> Response:
+    """Measurements in Prometheus' text format."""
+    return Response(context(request).metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+async def description(request: Request) -> Response:
+    """The API as OpenAPI."""
+    return answer(_OPENAPI)
+
+
+async def docs(request: Request) -> Response:
+    """The API as a page to read and try; everything it loads comes from this server."""
+    return HTMLResponse(_PAGE, headers={"content-security-policy": _POLICY})
+
+
+async def docs_start(request: Request) -> Response:
+    """The script that opens the page."""
+    return Response(_START, media_type="text/javascript")
+
+
+routes = [
+    Route("/healthz", healthz, methods=["GET"]),
+    Route("/readyz", readyz, methods=["GET"]),
+    Route("/metrics", metrics, methods=["GET"]),
+    Route("/openapi.json", description, methods=["GET"]),
+    Route("/docs", docs, methods=["GET"]),
+    Route("/docs/start.js", docs_start, methods=["GET"]),
+    Mount("/docs/assets", StaticFiles(directory=_SWAGGER)),
+]

@@ -1,0 +1,122 @@
+"""Quarantine: events that could not be kept, to be seen, mended, replayed or dropped."""
+
+from typing import Final
+
+import msgspec
+from anyio import to_thread
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tallybook.clock import now_ms
+from tallybook.errors import NotFound
+from tallybook.event import Record
+from tallybook.ingest.decode import Decoded, Rejected, decode_one
+from tallybook.keys import Scope
+from tallybook.routes.context import Context, answer, authorize, context, small_body
+from tallybook.routes.events import commit, receipt
+from tallybook.routes.lists import list_answer, parse_list
+from tallybook.store.protocol import Batch, Quarantined
+
+
+async def entries(request: Request) -> Response:
+    """List quarantined events in the order they arrived."""
+    key = authorize(request, Scope.READ)
+    asked = parse_list(request.query_params.multi_items())
+    found = await to_thread.run_sync(
+        lambda: context(request).store.quarantine(
+            key.organization_id, after=asked.after, limit=asked.limit + 1, descending=asked.descending
+        )
+    )
+    return list_answer(asked, [_entry(item) for item in found])
+
+
+async def entry(request: Request) -> Response:
+    """Return one quarantined event."""
+    key = authorize(request, Scope.READ)
+    return answer(_entry(await _find(request, key.organization_id)))
+
+
+async def drop(request: Request) -> Response:
+    """Remove one quarantined event for good."""
+    key = authorize(request, Scope.WRITE)
+    found = await _find(request, key.organization_id)
+    await commit(context(request), Batch(key.organization_id, released=[found.quarantine_id]), 0)
+    return answer(
+        {
+            "object": "organization.usage.quarantined_event.deleted",
+            "id": found.quarantine_id,
+            "deleted": True,
+        }
+    )
+
+
+async def replay(request: Request) -> Response:
+    """Try a quarantined event again, as it is or mended by the body; it leaves quarantine if it is good."""
+    key = authorize(request, Scope.WRITE)
+    app = context(request)
+    found = await _find(request, key.organization_id)
+    mended = await small_body(request, app.settings.body_bytes_max)
+    return await _replay(app, key.organization_id, [found._replace(event=mended.strip() or found.event)])
+
+
+async def replay_all(request: Request) -> Response:
+    """Try quarantined events again, the oldest first; the good ones leave quarantine."""
+    key = authorize(request, Scope.WRITE)
+    app = context(request)
+    found = await to_thread.run_sync(
+        lambda: app.store.quarantine(key.organization_id, after=None, limit=app.settings.events_max, descending=False)
+    )
+    if not found:
+        raise NotFound("Quarantine is empty; there is nothing to replay.", code="not_found")
+    return await _replay(app, key.organization_id, found)
+
+
+async def _replay(app: Context, organization_id: str, items: list[Quarantined]) -> Response:
+    decoded = Decoded([], [], [])
+    released, kept = [], []
+    for index, item in enumerate(items):
+        outcome = decode_one(item.event, now_ms())
+        if isinstance(outcome, Record):
+            decoded.records.append(outcome)
+            decoded.indexes.append(index)
+            released.append(item.quarantine_id)
+        else:
+            decoded.rejected.append(Rejected(index, item.event, outcome))
+            kept.append(item)
+    batch = Batch(organization_id, decoded.records, released=released)
+    size_bytes = sum(len(item.event) for item in items)
+    return receipt(await commit(app, batch, size_bytes), decoded, kept)
+
+
+async def _find(request: Request, organization_id: str) -> Quarantined:
+    name = request.path_params["quarantine_id"]
+    found = await to_thread.run_sync(context(request).store.quarantined, organization_id, name)
+    if found is None:
+        raise NotFound(f"No quarantined event {name!r}.", param="quarantine_id", code="not_found")
+    return found
+
+
+def _entry(item: Quarantined) -> dict[str, object]:
+    try:
+        event: object = msgspec.json.decode(item.event)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        event = item.event.decode(errors="replace")
+    return {
+        "object": "organization.usage.quarantined_event",
+        "id": item.quarantine_id,
+        "created_at": item.created_at_s,
+        "event": event,
+        "faults": [fault._asdict() for fault in item.faults],
+    }
+
+
+_PATH: Final = "/v1/organization/usage/quarantine"
+
+routes = [
+    Route(_PATH, entries, methods=["GET"]),
+    Route(f"{_PATH}/replay", replay_all, methods=["POST"]),
+    Route(f"{_PATH}/{{quarantine_id}}", entry, methods=["GET"]),
+    Route(f"{_PATH}/{{quarantine_id}}", drop, methods=["DELETE"]),
+    Route(f"{_PATH}/{{quarantine_id}}/replay", replay, methods=["POST"]),
+]

@@ -1,0 +1,111 @@
+"""The server process: the app on a socket, in the foreground or beside a command, stopped without loss."""
+
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final
+
+import uvicorn
+
+from tallybook.app import build
+from tallybook.clock import now_s
+from tallybook.config import ADMIN_KEY_VARIABLE, DEFAULT_ORGANIZATION, Settings
+from tallybook.errors import CommandFailed
+from tallybook.keys import ALL_SCOPES, PREFIX, KeyStore
+from tallybook.lock import Address, hold, publish
+
+_BACKLOG: Final = 2048
+_KEY_LENGTH_MIN: Final = 32
+_START_S_MAX: Final = 60
+
+
+def serve(settings: Settings, announce: Callable[[str, str | None], None]) -> None:
+    """Run the server until it is told to stop; then answer what is open, write what waits, and return.
+
+    Args:
+        settings: as given by the operator.
+        announce: called once it listens, with its address and, for a new data directory, its first admin key.
+
+    Raises:
+        OperatorError: the directory is in use or unusable, or the address cannot be bound.
+    """
+    # uvicorn stops cleanly on these and then raises them again for its parent's handlers: these here, which do
+    # nothing, so that a stop that lost nothing ends with exit code 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    with _listening(settings) as (server, sockets, url):
+        announce(url, _first_key(settings))
+        server.run(sockets)
+
+
+@contextmanager
+def beside(settings: Settings) -> Iterator[str]:
+    """Run the server on a free loopback port beside the caller; yield its address, stop it in the end.
+
+    Raises:
+        OperatorError: the directory is in use or unusable.
+    """
+    with _listening(replace(settings, host="127.0.0.1", port=0)) as (server, sockets, url):
+        thread = threading.Thread(target=server.run, args=(sockets,), name="server")
+        thread.start()
+        try:
+            yield url
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@contextmanager
+def _listening(settings: Settings) -> Iterator[tuple[uvicorn.Server, list[socket.socket], str]]:
+    with hold(settings.data):
+        app = build(settings)
+        listener = _bind(settings)
+        host, port = listener.getsockname()[:2]
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+        url = f"http://{host}:{port}"
+        publish(settings.data, Address(os.getpid(), url))
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_graceful_shutdown=settings.stop_s_max,
+        )
+        yield uvicorn.Server(config), [listener], url
+
+
+def _bind(settings: Settings) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise CommandFailed(
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}; choose another --host or --port"
+        ) from error
+
+
+def _first_key(settings: Settings) -> str | None:
+    """Make sure there is a key to begin with; return its value if it was made up here."""
+    keys = KeyStore(settings.data)
+    given = os.environ.get(ADMIN_KEY_VARIABLE)
+    try:
+        if given:
+            if not given.startswith(PREFIX) or len(given) < _KEY_LENGTH_MIN or not given.isascii():
+                raise CommandFailed(
+                    f"{ADMIN_KEY_VARIABLE} must start with {PREFIX} and have at least {_KEY_LENGTH_MIN} ASCII "
+                    f"characters, for example {PREFIX}{secrets.token_urlsafe(32)}"
+                )
+            if not keys.knows(given):
+                keys.create(DEFAULT_ORGANIZATION, "from the environment", ALL_SCOPES, now_s(), value=given)
+            return None
+        if keys.organizations():
+            return None
+        return keys.create(DEFAULT_ORGANIZATION, "first key", ALL_SCOPES, now_s())[1]
+    finally:
+        keys.close()

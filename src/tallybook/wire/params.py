@@ -1,0 +1,241 @@
+"""Query parameters to a question. Everything a client can get wrong is answered with parameter, value and remedy.
+
+Arrays arrive as ``k=a&k=b``, ``k[]=a&k[]=b`` and, for ``group_by`` alone, ``a,b``: its values hold no comma, those of
+other lists (line items, models) may.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from tallybook.errors import InvalidRequest
+from tallybook.event import TEXT_MAX, nearest
+from tallybook.kinds import DIMENSIONS, Dimension, UsageKind
+from tallybook.query import UsageQuery
+from tallybook.timegrid import MINUTE_S, WIDTHS, Width, buckets, floor_s
+from tallybook.wire.cursor import Cursor, read_cursor, write_cursor
+
+_INTEGER: Final = re.compile(r"-?\d{1,18}", re.ASCII)
+_INSTANT_MAX_S: Final = 4_102_444_800
+"""2100-01-01: later instants are milliseconds by mistake."""
+_VALUES_MAX: Final = 1_000
+_FIXED: Final = ("start_time", "end_time", "bucket_width", "group_by", "limit", "page")
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """One page of the answer to a question.
+
+    Attributes:
+        query: the part of the question this page answers.
+        buckets: its buckets, ``(start, end)`` in Unix seconds, oldest first; each is in the answer.
+        next_page: cursor of the page after, None on the last.
+    """
+
+    query: UsageQuery
+    buckets: list[tuple[int, int]]
+    next_page: str | None
+
+
+def parse(
+    kind: UsageKind,
+    parameters: Iterable[tuple[str, str]],
+    organization_id: str,
+    now_s: int,
+    rows_max: int,
+) -> PageRequest:
+    """Return the page a request asks for.
+
+    Args:
+        kind: the usage kind of the endpoint.
+        parameters: decoded names and values, in the order they were sent.
+        organization_id: whose usage is asked for.
+        now_s: the present, Unix seconds; end of a window that names none.
+        rows_max: the most results a page may have.
+
+    Raises:
+        InvalidRequest: naming the parameter.
+    """
+    given = _gather(kind, parameters)
+    width = _width(given)
+    start_s = _start(given, now_s)
+    end_s = _end(given, start_s)
+    group_by = _group_by(given, kind)
+    filters = {
+        dimension.name: _filter(given[name], name, dimension)
+        for name, dimension in kind.filters.items()
+        if name in given
+    }
+    limit = _limit(given, width)
+    question = msgspec.json.encode(
+        [organization_id, kind.name, start_s, end_s, width.name, group_by, sorted(filters.items())]
+    )
+    cursor = Cursor(floor_s(start_s, MINUTE_S), now_s if end_s is None else end_s)
+    if page := _one(given, "page"):
+        cursor = read_cursor(page, question)
+    page_buckets = buckets(cursor.next_s, cursor.end_s, width.seconds, limit)
+    reached_s = page_buckets[-1][1]
+    return PageRequest(
+        UsageQuery(
+            organization_id,
+            kind,
+            cursor.next_s,
+            reached_s,
+            width.seconds,
+            now_s,
+            group_by,
+            filters,
+            rows_max,
+        ),
+        page_buckets,
+        write_cursor(Cursor(reached_s, cursor.end_s), question) if reached_s < cursor.end_s else None,
+    )
+
+
+def _gather(kind: UsageKind, parameters: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    known = (*_FIXED, *kind.filters)
+    given: dict[str, list[str]] = {}
+    for sent, value in parameters:
+        name = sent.removesuffix("[]")
+        if name not in known:
+            raise _unknown(name, kind, known)
+        given.setdefault(name, []).append(value)
+        if len(given[name]) > _VALUES_MAX:
+            raise _invalid(name, f"more than {_VALUES_MAX} values. Ask in several requests.")
+    return given
+
+
+def _unknown(name: str, kind: UsageKind, known: tuple[str, ...]) -> InvalidRequest:
+    name = name[:TEXT_MAX]
+    return InvalidRequest(
+        f"Unknown parameter: {name!r}{nearest(name, known)}. {kind.name} usage takes {', '.join(known)}.",
+        param=name,
+        code="unknown_parameter",
+    )
+
+
+def _one(given: dict[str, list[str]], name: str) -> str | None:
+    values = given.get(name)
+    if values is None:
+        return None
+    if len(values) > 1:
+        raise _invalid(name, f"it is given {len(values)} times. Give it once.")
+    return values[0]
+
+
+def _integer(given: dict[str, list[str]], name: str) -> int | None:
+    text = _one(given, name)
+    if text is None:
+        return None
+    if not _INTEGER.fullmatch(text):
+        raise _invalid(name, f"expected an integer, but got {text[:64]!r} instead.", "invalid_type")
+    return int(text)
+
+
+def _instant(given: dict[str, list[str]], name: str) -> int | None:
+    instant_s = _integer(given, name)
+    if instant_s is None:
+        return None
+    if instant_s < 0:
+        raise _below(name, instant_s, 0)
+    if instant_s > _INSTANT_MAX_S:
+        hint = " It looks like milliseconds; give seconds." if instant_s < _INSTANT_MAX_S * 1000 else ""
+        raise _above(name, instant_s, _INSTANT_MAX_S, hint)
+    return instant_s
+
+
+def _start(given: dict[str, list[str]], now_s: int) -> int:
+    start_s = _instant(given, "start_time")
+    if start_s is None:
+        raise InvalidRequest(
+            "Missing required parameter: 'start_time'. Give the start of the window in Unix seconds.",
+            param="start_time",
+            code="missing_required_parameter",
+        )
+    if start_s >= now_s and "end_time" not in given:
+        raise _invalid("start_time", f"{start_s} lies in the future (now is {now_s}). Give an end_time as well.")
+    return start_s
+
+
+def _end(given: dict[str, list[str]], start_s: int) -> int | None:
+    end_s = _instant(given, "end_time")
+    if end_s is not None and end_s <= start_s:
+        raise _invalid(
+            "end_time",
+            f"{end_s} is not after start_time {start_s}. The window is start_time <= t < end_time.",
+        )
+    return end_s
+
+
+def _width(given: dict[str, list[str]]) -> Width:
+    name = _one(given, "bucket_width")
+    if name is None:
+        return WIDTHS["1d"]
+    if name not in WIDTHS:
+        raise _unsupported("bucket_width", name, tuple(WIDTHS))
+    return WIDTHS[name]
+
+
+def _limit(given: dict[str, list[str]], width: Width) -> int:
+    limit = _integer(given, "limit")
+    if limit is None:
+        return width.limit_default
+    if limit < 1:
+        raise _below("limit", limit, 1)
+    if limit > width.limit_max:
+        raise _above("limit", limit, width.limit_max, f" That is the most for bucket_width {width.name}.")
+    return limit
+
+
+def _group_by(given: dict[str, list[str]], kind: UsageKind) -> tuple[str, ...]:
+    names = [name for value in given.get("group_by", ()) for name in value.split(",")]
+    for name in names:
+        if name not in kind.group_by:
+            raise _unsupported("group_by", name, kind.group_by)
+    return tuple(dict.fromkeys(names))
+
+
+def _filter(values: Sequence[str], name: str, dimension: Dimension) -> tuple[str | bool, ...]:
+    if dimension is DIMENSIONS["batch"]:
+        values = [value.lower() for value in values]  # Python's str(True) is "True"
+    for value in values:
+        if not 1 <= len(value) <= TEXT_MAX:
+            raise _invalid(name, f"a value has 1 to {TEXT_MAX} characters, but got {value[:64]!r} instead.")
+        if dimension.values and value not in dimension.values:
+            raise _unsupported(name, value, dimension.values)
+    if dimension is DIMENSIONS["batch"]:
+        return (_one({name: list(values)}, name) == "true",)
+    return tuple(sorted(set(values)))
+
+
+def _unsupported(name: str, value: str, supported: Sequence[str]) -> InvalidRequest:
+    *most, last = (repr(item) for item in supported)
+    listed = f"{', '.join(most)}, and {last}" if len(most) > 1 else " and ".join([*most, last])
+    return InvalidRequest(
+        f"Invalid value: {value[:TEXT_MAX]!r}{nearest(value, tuple(supported))}. Supported values are: {listed}.",
+        param=name,
+        code="invalid_value",
+    )
+
+
+def _above(name: str, value: int, limit: int, hint: str = "") -> InvalidRequest:
+    return InvalidRequest(
+        f"Invalid '{name}': integer above maximum value. Expected a value <= {limit}, but got {value} instead.{hint}",
+        param=name,
+        code="integer_above_max_value",
+    )
+
+
+def _below(name: str, value: int, limit: int) -> InvalidRequest:
+    return InvalidRequest(
+        f"Invalid '{name}': integer below minimum value. Expected a value >= {limit}, but got {value} instead.",
+        param=name,
+        code="integer_below_min_value",
+    )
+
+
+def _invalid(name: str, problem: str, code: str = "invalid_value") -> InvalidRequest:
+    return InvalidRequest(f"Invalid '{name}': {problem}", param=name, code=code)

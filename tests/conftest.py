@@ -1,0 +1,30 @@
+"""What tests share: one running server, and an organization of its own for each test."""
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.support import Server
+
+_number = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    running = Server.start(tmp_path_factory.mktemp("server"))
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture
+def organization() -> str:
+    return f"org-test-{os.getpid()}-{next(_number)}"
+
+
+@pytest.fixture
+def api(server: Server, organization: str) -> Iterator[httpx.Client]:
+    with server.http(server.key(organization)) as client:
+        yield client
