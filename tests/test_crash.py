@@ -7,12 +7,10 @@ import json
 import os
 import random
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -20,7 +18,7 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from tests.support import Server
+from tests.support import COMMAND, Server
 
 from tests.model import KINDS, Book, Event, Question
 from tests.test_exactness import ask, assert_same
@@ -214,8 +212,7 @@ def test_nothing_acknowledged_is_lost_or_doubled_by_kills(tmp_path: Path) -> Non
             acknowledged += sum(len(request.events) for request in load.requests if request.acknowledged)
             assert any(request.acknowledged for request in load.requests), f"no load at all on {organization}"
     finally:
-        with suppress(ProcessLookupError):
-            server.kill()
+        server.kill()
     print(f"{RUNS} kills, {sent} events sent, {acknowledged} acknowledged before a kill")
     print(f"ready after: median {median(ready_s):.2f} s, longest {max(ready_s):.2f} s")
 
@@ -278,8 +275,7 @@ def test_a_directory_has_one_server_and_a_dead_one_does_not_count(tmp_path: Path
     event = {"kind": "images", "id": "last words", "timestamp": SINCE_S, "images": 3}
     server = Server.start(tmp_path)
     try:
-        program = str(Path(sys.executable).with_name("tallybook"))
-        command = [program, "serve", "--data", str(tmp_path), "--port", "0"]
+        command = [*COMMAND, "serve", "--data", str(tmp_path), "--port", "0"]
         second = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
         assert second.returncode != 0
         assert str(tmp_path) in second.stderr, second.stderr
@@ -294,5 +290,4 @@ def test_a_directory_has_one_server_and_a_dead_one_does_not_count(tmp_path: Path
             assert [row["images"] for row in day["results"]] == [3]
             assert api.post(EVENTS, json=event).json()["duplicates"] == 1
     finally:
-        with suppress(ProcessLookupError):
-            server.kill()
+        server.kill()

@@ -84,7 +84,7 @@ def test_a_door_opens_to_its_own_scope_alone(
 def test_no_door_opens_without_a_key(
     *, method: str, path: str, body: Any, scope: str, status: int, server: Server
 ) -> None:
-    with httpx.Client(base_url=server.url) as client:
+    with httpx.Client(base_url=server.url, trust_env=False, verify=False) as client:
         for authorization in (
             None,
             "Bearer",

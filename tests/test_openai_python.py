@@ -137,12 +137,8 @@ def result_model(kind: str) -> Any:
     """The member of the package's union of results that a kind's results must become."""
     module = importlib.import_module(package(kind, "response").__module__)
     name = f"organization.usage.{KINDS[kind].object}.result"
-    fields = [
-        (model, model.model_fields) for model in vars(module).values() if hasattr(model, "model_fields")
-    ]
-    return next(
-        model for model, by in fields if "object" in by and [*literals(by["object"].annotation)] == [name]
-    )
+    fields = [(model, model.model_fields) for model in vars(module).values() if hasattr(model, "model_fields")]
+    return next(model for model, by in fields if "object" in by and [*literals(by["object"].annotation)] == [name])
 
 
 def literals(hint: Any) -> Iterator[str]:
@@ -192,9 +188,7 @@ def test_kinds_are_those_of_the_client(kind: str) -> None:
 
 
 @KIND_NAMES
-def test_every_grouping_adds_up_to_what_was_posted(
-    kind: str, api: httpx.Client, client: openai.OpenAI
-) -> None:
+def test_every_grouping_adds_up_to_what_was_posted(kind: str, api: httpx.Client, client: openai.OpenAI) -> None:
     book = posted(api, kind)
     for group_by in groupings(kind):
         page = ask(client, kind, group_by=list(group_by)) if group_by else ask(client, kind)
@@ -230,9 +224,7 @@ def test_pages_put_together_are_the_one_big_page(kind: str, api: httpx.Client, c
         assert ordered(data) == expected(book, kind, width=width, group_by=("project_id",))
 
 
-def test_the_asynchronous_client_gets_the_same_answers(
-    server: Server, organization: str, api: httpx.Client
-) -> None:
+def test_the_asynchronous_client_gets_the_same_answers(server: Server, organization: str, api: httpx.Client) -> None:
     books = {kind: posted(api, kind) for kind in KINDS}
     questions = [(kind, group_by) for kind in KINDS for group_by in groupings(kind)]
 
@@ -252,9 +244,7 @@ def test_the_asynchronous_client_gets_the_same_answers(
 def test_parsed_answers_carry_the_measures(api: httpx.Client, client: openai.OpenAI) -> None:
     """What a program reads: attributes of the right class, not merely a body that parses."""
     posted(api, "web_search_calls")
-    answer = client.admin.organization.usage.web_search_calls(
-        start_time=DAY, group_by=["context_level"], limit=DAYS
-    )
+    answer = client.admin.organization.usage.web_search_calls(start_time=DAY, group_by=["context_level"], limit=DAYS)
     results = [result for bucket in answer.data for result in bucket.results]
     assert results
     for result in results:
@@ -288,9 +278,7 @@ def test_errors_are_the_clients_own_exceptions(
 ) -> None:
     key = server.key(organization, scopes) if scopes else "sk-admin-nobody"
     with client_of(server, key) as client, pytest.raises(error) as caught:
-        client.get(
-            f"/organization/{path}", cast_to=object, options={"params": {"start_time": DAY, "limit": 32}}
-        )
+        client.get(f"/organization/{path}", cast_to=object, options={"params": {"start_time": DAY, "limit": 32}})
     assert {name: getattr(caught.value, name) for name in expected} == expected
     assert caught.value.request_id
     assert caught.value.message
@@ -307,9 +295,7 @@ def test_keys_are_created_listed_retrieved_and_deleted(client: openai.OpenAI) ->
 
     body = keys.with_raw_response.retrieve(created.id).http_response.text
     retrieved = AdminAPIKey.model_validate_json(body, strict=True)
-    assert retrieved.to_dict() == {
-        name: value for name, value in created.to_dict().items() if name != "value"
-    }
+    assert retrieved.to_dict() == {name: value for name, value in created.to_dict().items() if name != "value"}
 
     listed = [key.id for key in keys.list(limit=1, order="asc")]  # walks every page
     assert len(listed) == len(set(listed))

@@ -180,9 +180,7 @@ class TestCursor:
             ("completions", f"{QUESTION}&batch=false"),
         ],
     )
-    def test_of_another_question_is_refused(
-        self, kind: str, query: str, cursor: str, api: httpx.Client
-    ) -> None:
+    def test_of_another_question_is_refused(self, kind: str, query: str, cursor: str, api: httpx.Client) -> None:
         refused(api.get(url(kind, f"{query}&page={cursor}")), "page", "invalid_cursor")
 
     def test_of_another_organization_is_refused(self, cursor: str, organization: str, server: Server) -> None:

@@ -196,8 +196,6 @@ def test_an_entry_of_another_organization_does_not_exist(api: httpx.Client, othe
     assert [entry["id"] for entry in entries(api)] == [entry_id]
 
 
-def test_the_same_bad_event_of_two_organizations_is_two_entries(
-    api: httpx.Client, other: httpx.Client
-) -> None:
+def test_the_same_bad_event_of_two_organizations_is_two_entries(api: httpx.Client, other: httpx.Client) -> None:
     assert reject(api, BAD) != reject(other, BAD)
     assert (len(entries(api)), len(entries(other))) == (1, 1)

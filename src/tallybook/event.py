@@ -7,9 +7,7 @@ into a `Record`: complete, normalised, ready to be stored. What is wrong comes b
 import difflib
 import math
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal, NamedTuple, Union
@@ -87,10 +85,8 @@ def _structure(kind: UsageKind) -> type[msgspec.Struct]:
         ("id", Text | None, None),
         ("timestamp", int | float | str | None, None),
     ]
-    for name in kind.dimensions:
-        fields.append((name, _dimension_type(name) | None, None))
-    for name in kind.measures:
-        fields.append((name, (Seconds if name == "seconds" else Count) | None, None))
+    fields += [(name, _dimension_type(name) | None, None) for name in kind.dimensions]
+    fields += [(name, (Seconds if name == "seconds" else Count) | None, None) for name in kind.measures]
     fields.append(("cost", Cost | None, None))
     return msgspec.defstruct(
         f"{kind.name}_event", fields, tag_field="kind", tag=kind.name, forbid_unknown_fields=True, gc=False
@@ -301,10 +297,10 @@ def explain(item: object, problem: str) -> list[Fault]:
     faults = []
     for field, value in item.items():
         if field not in allowed:
-            message = f"{kind.name} events have no {field[:TEXT_MAX]}{nearest(field, allowed)}; leave it out, or check the kind"
+            message = f"{kind.name} events have no {field[:TEXT_MAX]}{nearest(field, allowed)}; leave it out"
             faults.append(Fault(field[:TEXT_MAX], _shorten(value), message))
-        elif message := _field_problem(field, value, kind):
-            faults.append(Fault(field, _shorten(value), f"{field} {message}"))
+        elif problem_here := _field_problem(field, value, kind):
+            faults.append(Fault(field, _shorten(value), f"{field} {problem_here}"))
     return faults or [Fault(None, None, problem)]
 
 
@@ -330,20 +326,20 @@ _FIELD_TYPES: Final = _field_types()
 
 
 def _expectation(field: str, kind: UsageKind) -> str:
-    if field == "timestamp":
-        return "must be Unix seconds or an RFC 3339 string"
-    if field == "cost":
-        return 'must be {"value": decimal, "currency": "usd"}'
-    if field == "seconds":
-        return f"must be a number from 0 to {COUNT_MAX}"
-    if field in kind.measures:
-        return f"must be an integer from 0 to {COUNT_MAX}"
-    if field == "batch":
-        return "must be true or false"
     values = DIMENSIONS[field].values if field in DIMENSIONS else None
-    if values and field != "api_source":
+    if field in kind.measures and field != "seconds":
+        return f"must be an integer from 0 to {COUNT_MAX}"
+    if values and field not in ("api_source", "batch"):
         return f"must be one of {', '.join(values)}"
-    return f"must be a string of 1 to {TEXT_MAX} characters; leave it out where there is none"
+    return _EXPECTATIONS.get(field, f"must be a string of 1 to {TEXT_MAX} characters; leave it out where there is none")
+
+
+_EXPECTATIONS: Final = {
+    "timestamp": "must be Unix seconds or an RFC 3339 string",
+    "cost": 'must be {"value": decimal, "currency": "usd"}',
+    "seconds": f"must be a number from 0 to {COUNT_MAX}",
+    "batch": "must be true or false",
+}
 
 
 def nearest(name: object, known: Mapping[str, object] | tuple[str, ...]) -> str:
@@ -358,8 +354,3 @@ def _shorten(value: object) -> object:
         return value if not isinstance(value, int) or abs(value) <= COUNT_MAX else str(value)[:64]
     text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
     return text if len(text) <= 64 else text[:64] + "…"
-
-
-def clean(text: str) -> str:
-    """Return text without control characters, for logs and terminals."""
-    return "".join(character for character in text if unicodedata.category(character)[0] != "C")

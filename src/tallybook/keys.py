@@ -206,5 +206,14 @@ def _hash(value: str) -> bytes:
 
 
 def _key(row: tuple[str, str, str, str, str, int, int | None, int | None]) -> Key:
-    key_id, organization_id, name, redacted, scopes, *instants = row
-    return Key(key_id, organization_id, name, redacted, tuple(Scope(scope) for scope in scopes.split()), *instants)
+    key_id, organization_id, name, redacted, scopes, created_at_s, expires_at_s, last_used_at_s = row
+    return Key(
+        key_id,
+        organization_id,
+        name,
+        redacted,
+        tuple(Scope(scope) for scope in scopes.split()),
+        created_at_s,
+        expires_at_s,
+        last_used_at_s,
+    )

@@ -66,7 +66,10 @@ def _listening(settings: Settings) -> Iterator[tuple[uvicorn.Server, list[socket
         app = build(settings)
         listener = _bind(settings)
         host, port = listener.getsockname()[:2]
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+        host = {
+            "0.0.0.0": "127.0.0.1",  # noqa: S104  what all interfaces are called, not a binding
+            "::": "[::1]",
+        }.get(host, f"[{host}]" if ":" in host else host)
         url = f"http://{host}:{port}"
         publish(settings.data, Address(os.getpid(), url))
         config = uvicorn.Config(
@@ -86,7 +89,8 @@ def _bind(settings: Settings) -> socket.socket:
         return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise CommandFailed(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}; choose another --host or --port"
+            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}; "
+            "choose another --host or --port"
         ) from error
 
 

@@ -38,7 +38,7 @@ def buckets(start_s: int, end_s: int, width_s: int, limit: int) -> list[tuple[in
 
     The first bucket begins at ``start_s`` itself and ends at the next edge; the last ends at ``end_s``.
     """
-    found = []
+    found: list[tuple[int, int]] = []
     while start_s < end_s and len(found) < limit:
         edge = min(floor_s(start_s, width_s) + width_s, end_s)
         found.append((start_s, edge))

@@ -48,26 +48,13 @@ def complete(given: tuple[int | None, ...]) -> tuple[int, ...]:
 
 
 def _complete_input(given: tuple[int | None, ...]) -> tuple[int, ...]:
-    (
-        total,
-        cached,
-        write,
-        write_30m,
-        write_12h,
-        uncached,
-        text,
-        image,
-        audio,
-        cached_text,
-        cached_audio,
-        cached_image,
-    ) = given[: _NAMES["output_tokens"]]
+    total, cached, write, write_30m, write_12h, uncached, *modalities = given[: _NAMES["output_tokens"]]
     if total is None:
         _refuse_orphans("input_tokens", given, _INPUT_PARTS)
         return (0,) * 12
     write, write_30m, write_12h = _complete_cache_write(write, write_30m, write_12h)
     if cached is None:
-        cached_parts = (cached_text or 0) + (cached_audio or 0) + (cached_image or 0)
+        cached_parts = sum(count for count in modalities[3:] if count is not None)
         cached = cached_parts or (0 if uncached is None else max(0, total - uncached - write))
     if cached + write > total:
         name, count = ("input_cached_tokens", cached) if cached else ("input_cache_write_tokens", write)
@@ -86,6 +73,19 @@ def _complete_input(given: tuple[int | None, ...]) -> tuple[int, ...]:
             f"input_uncached_tokens {uncached} + input_cached_tokens {cached} + input_cache_write_tokens {write} "
             f"make {uncached + cached + write}, not input_tokens {total}; leave one out to have it derived",
         )
+    return (total, cached, write, write_30m, write_12h, uncached, *_complete_modalities(uncached, cached, *modalities))
+
+
+def _complete_modalities(
+    uncached: int,
+    cached: int,
+    text: int | None,
+    image: int | None,
+    audio: int | None,
+    cached_text: int | None,
+    cached_audio: int | None,
+    cached_image: int | None,
+) -> tuple[int, int, int, int, int, int]:
     image = image or 0
     cached_image = cached_image or 0
     if cached_audio is None:
@@ -97,36 +97,17 @@ def _complete_input(given: tuple[int | None, ...]) -> tuple[int, ...]:
         _exceeds("input_cached_audio_tokens", cached_audio, "input_audio_tokens", audio)
     if cached_text is None:
         cached_text = max(0, cached - cached_audio - cached_image)
-    if cached_text + cached_audio + cached_image > cached:
-        _exceeds(
-            "input_cached_text_tokens + input_cached_audio_tokens + input_cached_image_tokens",
-            cached_text + cached_audio + cached_image,
-            "input_cached_tokens",
-            cached,
-        )
+    cached_parts = cached_text + cached_audio + cached_image
+    if cached_parts > cached:
+        names = "input_cached_text_tokens + input_cached_audio_tokens + input_cached_image_tokens"
+        _exceeds(names, cached_parts, "input_cached_tokens", cached)
     if text is None:
         text = max(0, uncached - image - (audio - cached_audio))
-    if text + image + audio - cached_audio > uncached:
-        _exceeds(
-            "input_text_tokens + input_image_tokens + uncached input_audio_tokens",
-            text + image + audio - cached_audio,
-            "input_uncached_tokens",
-            uncached,
-        )
-    return (
-        total,
-        cached,
-        write,
-        write_30m,
-        write_12h,
-        uncached,
-        text,
-        image,
-        audio,
-        cached_text,
-        cached_audio,
-        cached_image,
-    )
+    uncached_parts = text + image + audio - cached_audio
+    if uncached_parts > uncached:
+        names = "input_text_tokens + input_image_tokens + uncached input_audio_tokens"
+        _exceeds(names, uncached_parts, "input_uncached_tokens", uncached)
+    return text, image, audio, cached_text, cached_audio, cached_image
 
 
 def _complete_cache_write(write: int | None, write_30m: int | None, write_12h: int | None) -> tuple[int, int, int]:

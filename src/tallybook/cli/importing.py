@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final, Literal
+from typing import Annotated, Any, BinaryIO, Final
 
 import msgspec
 import zstandard
@@ -28,7 +28,7 @@ _FAULTS_SHOWN: Final = 10
 _FIELDS: Final = ("id", "timestamp", *DIMENSIONS, *MEASURES)
 _OUTCOMES: Final = ("accepted", "duplicates", "conflicts", "rejected")
 
-Kind = Literal[tuple(KINDS)]  # type: ignore[valid-type]  # one name a row of the table
+Kind = Annotated[str, Parameter(choices=tuple(KINDS))]
 
 
 def import_(
@@ -96,7 +96,7 @@ def _open(path: Path) -> Iterator[tuple[BinaryIO, Any, int]]:
     with file:
         stream: Any = file
         if path.suffix == ".gz":
-            stream = gzip.open(file)
+            stream = gzip.GzipFile(fileobj=file)
         elif path.suffix == ".zst":
             stream = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
         yield stream, file.tell, path.stat().st_size

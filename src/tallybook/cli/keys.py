@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from tallybook.cli.terminal import console
 from tallybook.cli.when import instant
 from tallybook.clock import now_s
 from tallybook.config import DEFAULT_DATA, DEFAULT_ORGANIZATION
@@ -19,6 +20,8 @@ from tallybook.event import TEXT_MAX
 from tallybook.keys import ALL_SCOPES, KeyStore, Scope
 
 keys = cyclopts.App(name="keys", help="Make, list and revoke admin keys; a running server follows at once.")
+
+_Data = Annotated[Path, Parameter(env_var="TALLYBOOK_DATA")]
 
 _SCOPES: Final = {"read": Scope.READ, "write": Scope.WRITE, "manage": Scope.MANAGE}
 
@@ -31,7 +34,7 @@ def create(
     scope: Annotated[list[Literal["read", "write", "manage"]] | None, Parameter(negative="")] = None,
     expires: str | None = None,
     organization: str = DEFAULT_ORGANIZATION,
-    data: Path = DEFAULT_DATA,
+    data: _Data = DEFAULT_DATA,
 ) -> None:
     """Make a key and print it, once.
 
@@ -61,7 +64,7 @@ def create(
 
 
 @keys.command(name="list")
-def list_(*, organization: str | None = None, data: Path = DEFAULT_DATA) -> None:
+def list_(*, organization: str | None = None, data: _Data = DEFAULT_DATA) -> None:
     """List keys, without their values.
 
     Example: tallybook keys list --data ./usage
@@ -70,7 +73,9 @@ def list_(*, organization: str | None = None, data: Path = DEFAULT_DATA) -> None
         organization: Only keys of this organization. Default: all.
         data: Data directory.
     """
-    table = Table("id", "organization", "name", "key", "scopes", "created", "expires", "last used")
+    table = Table(box=None, pad_edge=False)
+    for heading in ("id", "organization", "name", "key", "scopes", "created", "expires", "last used"):
+        table.add_column(heading, no_wrap=heading == "id")
     with _open(data) as store:
         for owner in [organization] if organization else store.organizations():
             for key in store.of(owner):
@@ -84,11 +89,11 @@ def list_(*, organization: str | None = None, data: Path = DEFAULT_DATA) -> None
                     _shown(key.expires_at_s),
                     _shown(key.last_used_at_s),
                 )
-    Console().print(table)
+    console().print(table)
 
 
 @keys.command
-def revoke(key_id: str, /, *, organization: str = DEFAULT_ORGANIZATION, data: Path = DEFAULT_DATA) -> None:
+def revoke(key_id: str, /, *, organization: str = DEFAULT_ORGANIZATION, data: _Data = DEFAULT_DATA) -> None:
     """Revoke a key; the server refuses it from the next request on.
 
     Example: tallybook keys revoke key_0123456789abcdef01234567 --data ./usage

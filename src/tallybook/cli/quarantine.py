@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import cyclopts
 from cyclopts import Parameter
-from rich.console import Console
 from rich.table import Table
 
 from tallybook.cli.target import Client, Target, connect
+from tallybook.cli.terminal import console
 from tallybook.cli.when import show
 from tallybook.errors import CommandFailed
 
@@ -44,10 +44,11 @@ def list_(
             print(json.dumps(entry))
         return
     table = Table("id", "since (UTC)", "what is wrong")
+    table.columns[0].no_wrap = True
     for entry in entries:
         faults = "\n".join(fault["message"] for fault in entry["faults"])
         table.add_row(entry["id"], show(entry["created_at"], "1m"), faults)
-    Console().print(table)
+    console().print(table)
 
 
 @quarantine.command

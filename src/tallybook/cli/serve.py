@@ -2,13 +2,21 @@
 
 from typing import Annotated
 
+import cyclopts
 from cyclopts import Parameter
 
 from tallybook import logs
+from tallybook.cli.settings_file import settings_file
 from tallybook.config import Settings
 from tallybook.server import serve as run
 
+server = cyclopts.App(
+    name="serve",
+    config=[cyclopts.config.Env("TALLYBOOK_", command=False), settings_file(allow_unknown=False)],
+)
 
+
+@server.default
 def serve(settings: Annotated[Settings, Parameter(name="*")] = Settings()) -> None:  # noqa: B008  frozen
     """Run the server.
 

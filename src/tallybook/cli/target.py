@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import httpx
+from cyclopts import Parameter
 
 from tallybook import logs
 from tallybook.clock import now_s
@@ -30,11 +31,11 @@ _TIMEOUT_S: Final = 300
 class Target:
     """Which Tallybook to speak to."""
 
-    data: Path = DEFAULT_DATA
+    data: Annotated[Path, Parameter(env_var="TALLYBOOK_DATA")] = DEFAULT_DATA
     """Data directory; the server that runs on it is asked, or one is started for this command."""
-    url: str | None = None
+    url: Annotated[str | None, Parameter(env_var="TALLYBOOK_URL")] = None
     """Address of a server elsewhere; its admin key is taken from TALLYBOOK_ADMIN_KEY."""
-    organization: str = DEFAULT_ORGANIZATION
+    organization: Annotated[str, Parameter(env_var="TALLYBOOK_ORGANIZATION")] = DEFAULT_ORGANIZATION
     """Organization to act for; with --url the key decides."""
 
 

@@ -3,24 +3,39 @@
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final
 
-import plotext
 from cyclopts import Parameter
-from rich.console import Console
+from rich.columns import Columns
 from rich.table import Table
+from rich.text import Text
 
 from tallybook.cli.target import Client, Target, connect
+from tallybook.cli.terminal import console
 from tallybook.cli.when import instant, show
 from tallybook.clock import now_s
 from tallybook.errors import CommandFailed
 from tallybook.kinds import KINDS, UsageKind
 from tallybook.timegrid import WIDTHS
 
-Kind = Literal[tuple(KINDS)]  # type: ignore[valid-type]  # one name a row of the table
-Width = Literal[tuple(WIDTHS)]  # type: ignore[valid-type]
+Kind = Annotated[str, Parameter(choices=tuple(KINDS))]
+Width = Annotated[str, Parameter(choices=tuple(WIDTHS))]
+
+
+_COLORS: Final = ("blue", "green", "yellow", "magenta", "cyan", "red", "bright_blue", "bright_green")
+_FOLLOWING: Final = frozenset(
+    {
+        "input_uncached_tokens",
+        "input_text_tokens",
+        "input_cached_text_tokens",
+        "input_cache_write_30m_tokens",
+        "input_cache_write_12h_tokens",
+        "output_text_tokens",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +73,7 @@ def usage(
         until: End, likewise. Default: now.
         width: Width of a bucket.
         as_json: Print the buckets as JSON, as the API has them.
-        as_csv: Print CSV with all fields.
+        as_csv: Print CSV with all measures; the table leaves out what follows from the others.
         plot: Draw bars.
         measure: What the bars measure. Default: the first measure of the kind.
     """
@@ -122,15 +137,16 @@ def _print_csv(kind: UsageKind, rows: list[_Row]) -> None:
 
 
 def _print_table(kind: UsageKind, grouped: list[str], rows: list[_Row], width: str) -> None:
-    # A measure that is 0 throughout says nothing here; --csv and --json have them all.
-    measures = [name for name in kind.measures if any(row.result[name] for row in rows)]
+    # Here is what a person looks for: not what is 0 throughout, nor what follows from its neighbours.
+    measures = [name for name in kind.measures if name not in _FOLLOWING and any(row.result[name] for row in rows)]
     if not measures:
-        Console().print(f"No {kind.name} usage in this window.")
+        console().print(f"No {kind.name} usage in this window.")
         return
     table = Table("start (UTC)", *grouped, show_footer=not kind.is_level, footer_style="bold")
     for name in measures:
         total = sum(row.result[name] for row in rows)
         table.add_column(name.replace("_", " "), footer="" if kind.is_level else f"{total:,}", justify="right")
+    table.columns[0].no_wrap = True
     table.columns[0].footer = "" if kind.is_level else "total"
     for row in rows:
         table.add_row(
@@ -138,29 +154,41 @@ def _print_table(kind: UsageKind, grouped: list[str], rows: list[_Row], width: s
             *(_text(row.result[name]) for name in grouped),
             *(f"{row.result[name]:,}" for name in measures),
         )
-    Console().print(table)
+    console().print(table)
 
 
 def _print_plot(buckets: list[dict[str, Any]], grouped: list[str], measure: str, width: str) -> None:
-    sums: dict[str, list[int]] = {}
-    for position, bucket in enumerate(buckets):
+    """Draw a bar a bucket, stacked by group; beyond so many groups the rest is one of its own."""
+    sums: Counter[str] = Counter()
+    bars: list[tuple[str, Counter[str]]] = []
+    for bucket in buckets:
+        parts: Counter[str] = Counter()
         for result in bucket["results"]:
-            name = " / ".join(_text(result[field]) for field in grouped) or measure
-            sums.setdefault(name, [0] * len(buckets))[position] += result[measure]
-    if not sums:
-        Console().print("No usage in this window.")
+            parts[" / ".join(_text(result[field]) for field in grouped) or measure] += result[measure]
+        sums += parts
+        bars.append((show(bucket["start_time"], width), parts))
+    longest = max((parts.total() for _, parts in bars), default=0)
+    terminal = console()
+    if not longest:
+        terminal.print("No usage in this window.")
         return
-    groups = sorted(sums, key=lambda name: -sum(sums[name]))
-    plotext.clear_figure()
-    plotext.theme("clear" if not sys.stdout.isatty() else "pro")
-    plotext.plotsize(None, 24)
-    plotext.stacked_bar(
-        [show(bucket["start_time"], width) for bucket in buckets],
-        [sums[name] for name in groups],
-        labels=groups,
-    )
-    plotext.title(measure.replace("_", " "))
-    plotext.show()
+    top = [name for name, _ in sums.most_common(len(_COLORS))]
+    room = max(10, terminal.width - len(bars[0][0]) - len(f"{longest:,}") - 4)
+    table = Table(box=None, show_header=False, pad_edge=False, title=measure.replace("_", " "), title_justify="left")
+    for label, parts in bars:
+        bar = Text()
+        drawn = reached = 0
+        for name, color in [*zip(top, _COLORS, strict=False), (None, "white")]:
+            reached += parts[name] if name else parts.total() - reached
+            end = round(room * reached / longest)
+            bar.append("█" * (end - drawn), color)
+            drawn = end
+        table.add_row(label, bar, f"{parts.total():,}" if parts else "")
+    terminal.print(table)
+    legend = [Text.assemble(("█ ", color), name) for name, color in zip(top, _COLORS, strict=False)]
+    if len(sums) > len(top):
+        legend.append(Text.assemble(("█ ", "white"), f"{len(sums) - len(top)} others"))
+    terminal.print(Columns(legend, padding=(0, 3)))
 
 
 def _text(value: object) -> str:

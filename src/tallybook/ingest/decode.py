@@ -5,6 +5,7 @@ one by one, so that the good ones are kept and each bad one is explained. Knows 
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import msgspec
@@ -19,7 +20,8 @@ _ANY: Final = msgspec.json.Decoder()
 _UTF8_BOM: Final = b"\xef\xbb\xbf"
 
 
-class Rejected(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Rejected:
     """An item that is no good event.
 
     Attributes:

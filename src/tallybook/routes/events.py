@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tallybook.clock import now_ms
-from tallybook.errors import InvalidRequest, RequestError, Unavailable
+from tallybook.errors import Busy, InvalidRequest, RequestError, Unavailable
 from tallybook.ingest.decode import Decoded, Rejected, decode
 from tallybook.ingest.unpack import unpack
 from tallybook.keys import Scope
@@ -36,10 +36,23 @@ async def receive(request: Request) -> Response:
         return decode(unpack(sent, encoding, limit_bytes), received_ms, app.settings.events_max)
 
     decoded = read() if len(sent) <= _INLINE_BYTES else await to_thread.run_sync(read)
+    if decoded.rejected:
+        await _make_room(app, len(decoded.rejected))
     quarantined = [quarantine(key.organization_id, item, received_ms // 1000) for item in decoded.rejected]
     batch = Batch(key.organization_id, decoded.records, quarantined)
     outcome = await commit(app, batch, len(sent))
     return receipt(outcome, decoded, quarantined)
+
+
+async def _make_room(app: Context, wanted: int) -> None:
+    held = await to_thread.run_sync(app.store.quarantine_count)
+    if held + wanted > app.settings.quarantine_max:
+        raise Busy(
+            f"{wanted} events are no good and quarantine is full ({held} of {app.settings.quarantine_max}); nothing of "
+            "this request was kept. Mend, replay or drop what is there, or send the good events alone",
+            code="quarantine_full",
+            retry_after_s=60,
+        )
 
 
 async def commit(app: Context, batch: Batch, size_bytes: int) -> Outcome:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from starlette.responses import Response
 
 from tallybook.errors import InvalidRequest
-from tallybook.event import nearest
+from tallybook.event import TEXT_MAX, nearest
 from tallybook.routes.context import answer
 
 _LIMIT_DEFAULT = 20
@@ -33,8 +33,9 @@ def parse_list(parameters: Iterable[tuple[str, str]]) -> ListRequest:
     for name, value in parameters:
         if name not in _PARAMETERS:
             raise InvalidRequest(
-                f"Unknown parameter: {name[:256]!r}{nearest(name, _PARAMETERS)}. A list takes {', '.join(_PARAMETERS)}.",
-                param=name[:256],
+                f"Unknown parameter: {name[:TEXT_MAX]!r}{nearest(name, _PARAMETERS)}. "
+                f"A list takes {', '.join(_PARAMETERS)}.",
+                param=name[:TEXT_MAX],
                 code="unknown_parameter",
             )
         given[name] = value

@@ -1,6 +1,6 @@
 """Health, readiness, measurements and the API's own description. None needs a key; none tells of an organization."""
 
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +13,7 @@ from tallybook.routes.context import answer, context
 from tallybook.wire.openapi import openapi
 
 _OPENAPI: Final = openapi()
-_SWAGGER: Final = Path(find_spec("fastapi_swagger").origin).parent / "resources"  # found, not imported: only files
+_SWAGGER: Final = Path(str(distribution("fastapi-swagger").locate_file("fastapi_swagger/resources")))
 _PAGE: Final = """<!doctype html>
 <html lang="en">
 <head>

@@ -167,7 +167,7 @@ def _table(rows: list[tuple[Record, int]]) -> pa.Table:
     return pa.table(columns)
 
 
-def _instants(instants_ms: list[int]) -> pa.Array:
+def _instants(instants_ms: list[int]) -> "pa.Array[Any]":
     return pa.array(instants_ms, pa.timestamp("ms")).cast(_INSTANT)
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -69,10 +70,8 @@ class DuckStore:
         return outcomes
 
     def _roll_back(self) -> None:
-        try:
+        with suppress(duckdb.TransactionException):  # a failed commit has rolled back already
             self._writer.rollback()
-        except duckdb.TransactionException:
-            pass  # a failed commit has rolled back already
 
     def usage(self, query: UsageQuery) -> list[UsageRow]:
         """See `Store.usage`."""
@@ -116,7 +115,13 @@ class DuckStore:
             )
             .fetchone()
         )
-        return row and _quarantined(*row)
+        return _quarantined(*row) if row else None
+
+    def quarantine_count(self) -> int:
+        """See `Store.quarantine_count`."""
+        row = self._reader().execute("SELECT count(*) FROM quarantine").fetchone()
+        assert row is not None  # an aggregate without groups always has one row
+        return int(row[0])
 
     def organizations(self) -> list[str]:
         """See `Store.organizations`."""

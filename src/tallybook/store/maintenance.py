@@ -5,7 +5,7 @@ adds meanwhile is neither read nor deleted here, so its rows stay and add up.
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from functools import partial
 from typing import Final
 
 import duckdb
@@ -20,7 +20,10 @@ _LEVEL_KINDS: Final = tuple(kind.name for kind in KINDS.values() if kind.is_leve
 _MINE: Final = (
     "series_id IN (SELECT series_id FROM series WHERE $organization_id IS NULL OR organization_id = $organization_id)"
 )
-_DAY: Final = "{instant} >= make_timestamp($day_s::BIGINT * 1000000) AND {instant} < make_timestamp(($day_s::BIGINT + 86400) * 1000000)"
+_DAY: Final = (
+    "{instant} >= make_timestamp($day_s::BIGINT * 1000000) "
+    "AND {instant} < make_timestamp(($day_s::BIGINT + 86400) * 1000000)"
+)
 
 
 def compact(connection: duckdb.DuckDBPyConnection, rows_min: int) -> int:
@@ -32,12 +35,12 @@ def compact(connection: duckdb.DuckDBPyConnection, rows_min: int) -> int:
     saved = 0
     for table, _ in _ROLLUPS:
         rows = connection.execute(
-            f"""SELECT epoch_ms(date_trunc('day', start)) // 1000 AS day_s, count(*) - count(DISTINCT (start, series_id))
+            f"""SELECT epoch_ms(date_trunc('day', start)) // 1000, count(*) - count(DISTINCT (start, series_id))
                 FROM {table} GROUP BY 1 ORDER BY 1"""
         ).fetchall()
         for day_s, surplus in rows:
             if surplus >= rows_min:
-                _in_transaction(connection, lambda day_s=day_s, table=table: _merge(connection, table, day_s))
+                _in_transaction(connection, partial(_merge, connection, table, day_s))
                 saved += surplus
     return saved
 
@@ -66,7 +69,8 @@ def rebuild(connection: duckdb.DuckDBPyConnection, start_s: int, end_s: int, org
               UNION ALL SELECT start FROM usage_hours WHERE {_MINE}
               UNION ALL SELECT start FROM usage_days WHERE {_MINE}
               UNION ALL SELECT "timestamp" FROM levels WHERE {_MINE})
-            WHERE instant >= make_timestamp($start_s::BIGINT * 1000000) AND instant < make_timestamp($end_s::BIGINT * 1000000)
+            WHERE instant >= make_timestamp($start_s::BIGINT * 1000000)
+              AND instant < make_timestamp($end_s::BIGINT * 1000000)
             ORDER BY 1""",
         {
             "organization_id": organization_id,
@@ -75,7 +79,7 @@ def rebuild(connection: duckdb.DuckDBPyConnection, start_s: int, end_s: int, org
         },
     ).fetchall()
     for (day_s,) in days:
-        _in_transaction(connection, lambda day_s=day_s: _rebuild_day(connection, day_s, organization_id))
+        _in_transaction(connection, partial(_rebuild_day, connection, day_s, organization_id))
     return len(days)
 
 
@@ -164,8 +168,3 @@ def _in_transaction(connection: duckdb.DuckDBPyConnection, work: Callable[[], ob
 
 def _in(names: tuple[str, ...]) -> str:
     return "(" + ", ".join(f"'{name}'" for name in names) + ")"
-
-
-def day_name(day_s: int) -> str:
-    """Return a day as people write it, such as 2026-01-31."""
-    return datetime.utcfromtimestamp(day_s).date().isoformat()

@@ -135,6 +135,10 @@ class Store(Protocol):
         """Return one quarantined event, None if there is none by that id."""
         ...
 
+    def quarantine_count(self) -> int:
+        """Return how many events are in quarantine, of all organizations."""
+        ...
+
     def organizations(self) -> list[str]:
         """Return every organization that has events or quarantined events, sorted."""
         ...

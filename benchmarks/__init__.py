@@ -1,0 +1,1 @@
+"""How fast Tallybook is, each number beside a reference measured in the same run: `python -m benchmarks`."""
