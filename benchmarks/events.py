@@ -6,7 +6,7 @@ string operation. Ids are random, as real ones are: they are what a store can le
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from random import Random
 from typing import Final
 
@@ -36,7 +36,7 @@ TEMPLATES: Final = 8
 
 
 def bodies(events: int, events_in_body: int, start_ms: int, end_ms: int, seed: int = 1) -> Iterator[bytes]:
-    """Yield bodies that hold so many events in all, in time order over a half-open window; the same seed, the same bodies.
+    """Return bodies that hold so many events in all, in time order; the same seed gives the same bodies.
 
     Args:
         events: how many; what is left over after whole bodies is not made.
@@ -46,21 +46,25 @@ def bodies(events: int, events_in_body: int, start_ms: int, end_ms: int, seed: i
         seed: of the dice.
     """
     random = Random(seed)
-    templates = ["\n".join(_lines(random, events_in_body)) for _ in range(TEMPLATES)]
+    people = [(f"user-{random.getrandbits(96):024x}", random.randrange(PROJECTS)) for _ in range(USERS)]
+    # Composed at once and not with the first body: whoever times the sending shall not time this.
+    templates = ["\n".join(_lines(random, people, events_in_body)) for _ in range(TEMPLATES)]
     step_ms = (end_ms - start_ms) / events
-    for number in range(events // events_in_body):
+
+    def body(number: int) -> bytes:
         first = number * events_in_body
         digits = random.randbytes(12 * events_in_body).hex()
         values: list[object] = [None] * (2 * events_in_body)
         values[0::2] = [digits[at : at + 24] for at in range(0, len(digits), 24)]
         values[1::2] = [(start_ms + step_ms * (first + at)) / 1000 for at in range(events_in_body)]
-        yield (templates[number % TEMPLATES] % tuple(values)).encode()
+        return (templates[number % TEMPLATES] % tuple(values)).encode()
+
+    return map(body, range(events // events_in_body))
 
 
-def _lines(random: Random, count: int) -> Iterator[str]:
-    """Events with a hole for the id and one for the timestamp."""
-    people = [(f"user-{random.getrandbits(96):024x}", random.randrange(PROJECTS)) for _ in range(USERS)]
-    activity = [1 / (rank + 3) for rank in range(USERS)]  # Zipf's law, a little flattened at the top
+def _lines(random: Random, people: Sequence[tuple[str, int]], count: int) -> Iterator[str]:
+    """Events with a hole for the id and one for the timestamp; people are users and their projects, busiest first."""
+    activity = [1 / (rank + 3) for rank in range(len(people))]  # Zipf's law, a little flattened at the top
     kinds = random.choices(list(KINDS), list(KINDS.values()), k=count)
     for kind, (user, project) in zip(kinds, random.choices(people, activity, k=count), strict=True):
         who = {
@@ -84,7 +88,10 @@ def _usage(random: Random, kind: str, project: int) -> dict[str, object]:
             "output_tokens": round(random.lognormvariate(math.log(260), 0.9)) + 1,
         }
     uses: dict[str, dict[str, object]] = {
-        "embeddings": {"model": random.choice(("text-embedding-3-small", "text-embedding-3-large")), "input_tokens": tokens},
+        "embeddings": {
+            "model": random.choice(("text-embedding-3-small", "text-embedding-3-large")),
+            "input_tokens": tokens,
+        },
         "moderations": {"model": "omni-moderation-latest", "input_tokens": tokens},
         "images": {"model": "gpt-image-1", "size": "1024x1024", "source": "image.generation", "images": 1},
         "audio_transcriptions": {"model": "whisper-1", "seconds": tokens / 10},

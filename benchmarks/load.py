@@ -65,7 +65,7 @@ async def _connection(load: Load, until: float, times: Times) -> None:
     reader, writer = await asyncio.open_connection(load.host, load.port)
     while time.perf_counter() < until:
         request = _post(load) if load.key else f"GET {load.path} HTTP/1.1\r\nhost: {load.host}\r\n\r\n".encode()
-        with times:
+        with times.one():
             writer.write(request)
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             length = int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0])

@@ -12,7 +12,7 @@ from schemathesis.checks import not_a_server_error
 from tests.support import Server
 
 # The same requests at every run; how long one takes is another test's business.
-STEADY = settings(max_examples=20, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+STEADY = settings(max_examples=12, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def test_no_request_makes_the_server_fail(server: Server, organization: str) -> None:

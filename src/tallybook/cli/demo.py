@@ -1,8 +1,10 @@
 """``tallybook demo``: a server with a month of made-up traffic, to look around in."""
 
 import shutil
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +44,7 @@ def demo(
     logs.configure("warning", "auto")
     _clear(data)
     _fill(data)
-    serve(Settings(data=data, port=port), _announce)
+    serve(Settings(data=data, port=port), partial(_announce, data))
 
 
 def _clear(data: Path) -> None:
@@ -78,33 +80,35 @@ def _bodies(hours: list[list[dict[str, object]]]) -> Iterator[bytes]:
         yield b"\n".join(lines)
 
 
-def _announce(url: str, first_key: str | None) -> None:
+def _announce(data: Path, url: str, first_key: str | None) -> None:
     key = first_key or "$TALLYBOOK_ADMIN_KEY"
     print(
         f"""
-Tallybook listens at {url}, with 30 days of made-up traffic. Its API is described at {url}/docs
+Tallybook listens at {url} with 30 days of made-up traffic. The API is described at {url}/docs
 
 Admin key (shown once): {key}
 
-A first question, with curl: tokens by model, the last seven days
+A first question, with curl: tokens by model, the last seven days. Paste it into another terminal.
 
-  curl -s "{url}/v1/organization/usage/completions?start_time=$(($(date +%s) - 604800))&group_by=model" \\
-    -H "Authorization: Bearer {key}"
+curl -s "{url}/v1/organization/usage/completions?start_time=$(($(date +%s) - 604800))&group_by=model" \\
+  -H "Authorization: Bearer {key}"
 
-The same with the official Python client (pip install openai)
+The same with the official Python client:
 
-  import time
-  from openai import OpenAI
+{sys.executable} <<'END'
+import time
+from openai import OpenAI
 
-  client = OpenAI(api_key="unused", admin_api_key="{key}", base_url="{url}/v1")
-  week_ago = int(time.time()) - 7 * 86400
-  for bucket in client.admin.organization.usage.completions(start_time=week_ago, group_by=["model"]).data:
-      for result in bucket.results:
-          print(bucket.start_time, result.model, result.input_tokens, result.output_tokens)
+client = OpenAI(base_url="{url}/v1", api_key="unused", admin_api_key="{key}")
+week_ago = int(time.time()) - 7 * 86400
+for day in client.admin.organization.usage.completions(start_time=week_ago, group_by=["model"], limit=8).data:
+    for result in day.results:
+        print(day.start_time, result.model, result.input_tokens, result.output_tokens)
+END
 
-And in this terminal's neighbour
+And as a picture:
 
-  .venv/bin/tallybook usage completions --group-by model --since 7d --data .demo
+{sys.argv[0]} usage completions --group-by model --plot --data {data}
 
 Ctrl-C stops it.
 """,

@@ -5,10 +5,10 @@ import gzip
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Final
 
@@ -27,6 +27,9 @@ _ROWS_AT_ONCE: Final = 5_000
 _FAULTS_SHOWN: Final = 10
 _FIELDS: Final = ("id", "timestamp", *DIMENSIONS, *MEASURES)
 _OUTCOMES: Final = ("accepted", "duplicates", "conflicts", "rejected")
+
+Row = dict[str, Any] | bytes
+"""An object, or a line that is none: the server puts it into quarantine, so that nothing of a file is lost."""
 
 Kind = Annotated[str, Parameter(choices=tuple(KINDS))]
 
@@ -61,16 +64,13 @@ def import_(
     faults: list[tuple[Path, dict[str, Any]]] = []
     with connect(target) as client, _progress() as progress:
         for path in files:
-            with _open(path) as (stream, read_bytes, size_bytes):
-                task = progress.add_task(path.name, total=size_bytes)
+            with _open(path, progress) as stream:
                 events = (_event(row, columns, constants) for row in _rows(path, stream))
                 for first, batch in _numbered_batches(events, path.name):
-                    receipt = client.post_events(b"\n".join(msgspec.json.encode(event) for event in batch))
+                    receipt = client.post_events(b"\n".join(batch))
                     for outcome in _OUTCOMES:
                         totals[outcome] += receipt[outcome]
                     faults += ((path, fault | {"row": first + fault["index"]}) for fault in receipt["faults"])
-                    progress.update(task, completed=read_bytes())
-                progress.update(task, completed=size_bytes)
     _report(totals, faults)
     if totals["conflicts"] or totals["rejected"]:
         sys.exit(1)
@@ -87,10 +87,10 @@ def _pairs(flag: str, texts: list[str]) -> dict[str, str]:
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[BinaryIO, Any, int]]:
-    """Yield the unpacked stream of a file, how far it is read, and its size, both as packed."""
+def _open(path: Path, progress: Progress) -> Iterator[BinaryIO]:
+    """Yield the unpacked stream of a file; reading it moves the progress."""
     try:
-        file = path.open("rb")
+        file = progress.open(path, "rb", description=path.name)
     except OSError as error:
         raise CommandFailed(f"cannot read {path}: {error.strerror}") from error
     with file:
@@ -99,10 +99,10 @@ def _open(path: Path) -> Iterator[tuple[BinaryIO, Any, int]]:
             stream = gzip.GzipFile(fileobj=file)
         elif path.suffix == ".zst":
             stream = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
-        yield stream, file.tell, path.stat().st_size
+        yield stream
 
 
-def _rows(path: Path, stream: BinaryIO) -> Iterator[dict[str, Any]]:
+def _rows(path: Path, stream: BinaryIO) -> Iterator[Row]:
     """Yield the rows of a file as they are; CSV by its name, otherwise a JSON array or one object a line."""
     name = path.name.removesuffix(".gz").removesuffix(".zst")
     try:
@@ -113,9 +113,7 @@ def _rows(path: Path, stream: BinaryIO) -> Iterator[dict[str, Any]]:
         if first.lstrip().startswith(b"["):
             yield from msgspec.json.decode(first + stream.read(), type=list[dict[str, Any]])
             return
-        for number, line in enumerate(_with(first, stream)):
-            if line.strip():
-                yield _json_row(line, path, number)
+        yield from (_json_row(line) for line in chain([first], stream) if line.strip())
     except (
         OSError,
         EOFError,
@@ -127,20 +125,17 @@ def _rows(path: Path, stream: BinaryIO) -> Iterator[dict[str, Any]]:
         raise CommandFailed(f"cannot read {path}: {error}") from error
 
 
-def _with(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest
-
-
-def _json_row(line: bytes, path: Path, number: int) -> dict[str, Any]:
+def _json_row(line: bytes) -> Row:
     try:
         return msgspec.json.decode(line, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise CommandFailed(f"{path} line {number + 1} is no JSON object: {error}") from None
+    except msgspec.DecodeError:
+        return line.strip()
 
 
-def _event(row: dict[str, Any], columns: dict[str, str], constants: dict[str, str]) -> dict[str, Any]:
+def _event(row: Row, columns: dict[str, str], constants: dict[str, str]) -> Row:
     """Return the event a row stands for; what is wrong with it is for the server to say."""
+    if isinstance(row, bytes):
+        return row
     if columns:
         missing = [column for column in columns.values() if column not in row]
         if missing:
@@ -180,13 +175,18 @@ def _rfc3339(value: str) -> str:
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).isoformat()
 
 
-def _numbered_batches(events: Iterator[dict[str, Any]], name: str) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """Yield batches with the row of their first event, from 1; a row without an id gets one."""
+def _numbered_batches(events: Iterator[Row], name: str) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield batches of lines with the row of their first, from 1; an event without an id gets one."""
     first = 1
     while batch := list(islice(events, _ROWS_AT_ONCE)):
+        lines = []
         for row, event in enumerate(batch, start=first):
-            event.setdefault("id", f"{name}:{row}")
-        yield first, batch
+            if isinstance(event, dict):
+                event.setdefault("id", f"{name}:{row}")
+                lines.append(msgspec.json.encode(event))
+            else:
+                lines.append(event)
+        yield first, lines
         first += len(batch)
 
 

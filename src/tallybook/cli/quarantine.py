@@ -82,17 +82,33 @@ def replay(
 
 
 @quarantine.command
-def drop(quarantine_id: str, /, *, target: _Target = Target()) -> None:  # noqa: B008  frozen
-    """Remove one quarantined event for good.
+def drop(
+    quarantine_id: str | None = None,
+    /,
+    *,
+    everything: Annotated[bool, Parameter(name="--all", negative="")] = False,
+    target: _Target = Target(),  # noqa: B008  frozen
+) -> None:
+    """Remove quarantined events for good.
 
     Example: tallybook quarantine drop quar_0123456789abcdef01234567
+    Example: tallybook quarantine drop --all
 
     Args:
         quarantine_id: Which one.
+        everything: All of them.
     """
+    if everything == bool(quarantine_id):
+        raise CommandFailed("name one entry, or --all")
+    dropped = 0
     with connect(target) as client:
-        client.delete(f"{_PATH}/{quarantine_id}")
-    print(f"Dropped {quarantine_id}.")
+        if quarantine_id:
+            client.delete(f"{_PATH}/{quarantine_id}")
+            dropped = 1
+        else:
+            while found := client.delete(_PATH)["deleted"]:
+                dropped += found
+    print(f"Dropped {dropped}.")
 
 
 def _entries(client: Client, limit: int) -> Iterator[dict[str, Any]]:

@@ -145,7 +145,9 @@ def _print_table(kind: UsageKind, grouped: list[str], rows: list[_Row], width: s
     table = Table("start (UTC)", *grouped, show_footer=not kind.is_level, footer_style="bold")
     for name in measures:
         total = sum(row.result[name] for row in rows)
-        table.add_column(name.replace("_", " "), footer="" if kind.is_level else f"{total:,}", justify="right")
+        widest = max(f"{total:,}", *(f"{row.result[name]:,}" for row in rows), key=len)
+        footer = "" if kind.is_level else f"{total:,}"
+        table.add_column(name.replace("_", " "), footer=footer, justify="right", min_width=len(widest))
     table.columns[0].no_wrap = True
     table.columns[0].footer = "" if kind.is_level else "total"
     for row in rows:

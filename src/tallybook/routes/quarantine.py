@@ -51,6 +51,16 @@ async def drop(request: Request) -> Response:
     )
 
 
+async def drop_all(request: Request) -> Response:
+    """Remove quarantined events for good, the oldest first, as many as a request may have events."""
+    key = authorize(request, Scope.WRITE)
+    app = context(request)
+    found = await _oldest(app, key.organization_id)
+    names = [item.quarantine_id for item in found]
+    await commit(app, Batch(key.organization_id, released=names), 0)
+    return answer({"object": "organization.usage.quarantine.deleted", "deleted": len(names)})
+
+
 async def replay(request: Request) -> Response:
     """Try a quarantined event again, as it is or mended by the body; it leaves quarantine if it is good."""
     key = authorize(request, Scope.WRITE)
@@ -64,9 +74,7 @@ async def replay_all(request: Request) -> Response:
     """Try quarantined events again, the oldest first; the good ones leave quarantine."""
     key = authorize(request, Scope.WRITE)
     app = context(request)
-    found = await to_thread.run_sync(
-        lambda: app.store.quarantine(key.organization_id, after=None, limit=app.settings.events_max, descending=False)
-    )
+    found = await _oldest(app, key.organization_id)
     if not found:
         raise NotFound("Quarantine is empty; there is nothing to replay.", code="not_found")
     return await _replay(app, key.organization_id, found)
@@ -87,6 +95,12 @@ async def _replay(app: Context, organization_id: str, items: list[Quarantined]) 
     batch = Batch(organization_id, decoded.records, released=released)
     size_bytes = sum(len(item.event) for item in items)
     return receipt(await commit(app, batch, size_bytes), decoded, kept)
+
+
+async def _oldest(app: Context, organization_id: str) -> list[Quarantined]:
+    return await to_thread.run_sync(
+        lambda: app.store.quarantine(organization_id, after=None, limit=app.settings.events_max, descending=False)
+    )
 
 
 async def _find(request: Request, organization_id: str) -> Quarantined:
@@ -115,6 +129,7 @@ _PATH: Final = "/v1/organization/usage/quarantine"
 
 routes = [
     Route(_PATH, entries, methods=["GET"]),
+    Route(_PATH, drop_all, methods=["DELETE"]),
     Route(f"{_PATH}/replay", replay_all, methods=["POST"]),
     Route(f"{_PATH}/{{quarantine_id}}", entry, methods=["GET"]),
     Route(f"{_PATH}/{{quarantine_id}}", drop, methods=["DELETE"]),

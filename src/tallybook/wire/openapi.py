@@ -242,7 +242,20 @@ _QUARANTINE: Final[Json] = {
             "quarantine",
             _list("quarantined_event"),
             parameters=_LIST_PARAMETERS,
-        )
+        ),
+        "delete": _operation(
+            "drop_quarantine",
+            "Remove all of them for good, at most so many at once as a request may have events",
+            "quarantine",
+            {
+                "type": "object",
+                "required": ["object", "deleted"],
+                "properties": {
+                    "object": {"const": "organization.usage.quarantine.deleted"},
+                    "deleted": _INTEGER,
+                },
+            },
+        ),
     },
     f"{_QUARANTINE_PATH}/replay": {
         "post": _operation("replay_quarantine", "Try all of them again", "quarantine", _ref("receipt"))

@@ -1,0 +1,151 @@
+"""Runs every benchmark at every size and prints one table; see `benchmarks/RESULTS.md`."""
+
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import cyclopts
+from rich.console import Console
+
+from benchmarks import pages
+from benchmarks.events import bodies
+from benchmarks.ingest import CONNECTIONS, EVENTS_PATH, Client, RawStore, fill
+from benchmarks.load import Load, run
+from benchmarks.report import Row, environment, markdown, show
+from tallybook.clock import now_s
+from tallybook.store.duckdb import FILE_NAME
+from tests.support import Server
+
+RESULTS: Final = Path(__file__).with_name("RESULTS.md")
+EVENTS_IN_BODY: Final = 10_000
+SINGLE_CONNECTIONS: Final = 64
+SETTLE_STILL_S: Final = 90
+"""Longer than the minute between two compactions."""
+SETTLE_S_MAX: Final = 900
+
+console = Console()
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to measure."""
+
+    singles_s: float
+    raw_singles: int
+    repeats: int
+    settle: bool
+
+
+FULL: Final = Effort(singles_s=10, raw_singles=2_000, repeats=50, settle=True)
+QUICK: Final = Effort(singles_s=2, raw_singles=200, repeats=5, settle=False)
+
+
+def main(
+    *,
+    quick: bool = False,
+    events: str = "1000000,10000000",
+    directory: Annotated[Path | None, cyclopts.Parameter(name="--dir")] = None,
+) -> None:
+    """Measure ingest and pages, each beside DuckDB's own.
+
+    Args:
+        quick: A few seconds with 50,000 events, to see that the benchmarks work; its numbers mean nothing.
+        events: Sizes of the store, separated by commas.
+        directory: Where to put the stores meanwhile. Default: the system's temporary directory.
+    """
+    sizes = [50_000] if quick else [int(size) for size in events.split(",")]
+    facts = environment()
+    sections: dict[str, list[Row]] = {}
+    for size in sizes:
+        with tempfile.TemporaryDirectory(prefix="tallybook-bench-", dir=directory) as place:
+            sections[f"{size:,} events"] = measure(Path(place), size, QUICK if quick else FULL)
+    show(console, sections)
+    if not quick:
+        RESULTS.write_text(markdown(facts, sections))
+
+
+def measure(place: Path, size: int, effort: Effort) -> list[Row]:
+    """Return every number at one size of the store."""
+    end_s = now_s()
+    store = place / "data" / FILE_NAME
+    with running(place / "data") as server:
+        console.log(f"{size:,} events: bulk")
+        made = bodies(size, EVENTS_IN_BODY, (end_s - pages.HISTORY_S) * 1000, end_s * 1000)
+        bulk = fill(server, made)
+        client = Client(server)
+        console.log(f"{bulk:,.0f} events/s; pages")
+        fresh, _ = pages.ask(client, pages.QUESTIONS[0], end_s, effort.repeats)
+        if effort.settle:
+            settle(client)
+        asked = [pages.ask(client, question, end_s, effort.repeats) for question in pages.QUESTIONS]
+        console.log("single posts")
+        host, port = server.url.removeprefix("http://").split(":")
+        load = Load(host, int(port), EVENTS_PATH, server.admin_key, SINGLE_CONNECTIONS, effort.singles_s)
+        singles = run(load)
+        health = run(Load(host, int(port), "/healthz", None, SINGLE_CONNECTIONS, effort.singles_s))
+        client.close()
+    console.log("references")
+    stored = size + singles.requests
+    raw = RawStore(place / "raw.duckdb", store)
+    raw_bulk = raw.insert(EVENTS_IN_BODY)
+    raw_singles = raw.insert_singly(effort.raw_singles)
+    raw_bytes = raw.close()
+    waits = f"p50 {singles.p50_ms:.1f} ms, p99 {singles.p99_ms:.1f} ms, {SINGLE_CONNECTIONS} connections"
+    bytes_each = store.stat().st_size / stored, raw_bytes / (stored + effort.raw_singles)
+    rows = [
+        Row("bulk", "events/s", bulk, raw_bulk, f"{EVENTS_IN_BODY:,} events a body, {CONNECTIONS} connections"),
+        Row("single posts, reference: insert", "posts/s", singles.per_s, raw_singles, waits),
+        Row(
+            "single posts, reference: /healthz",
+            "posts/s",
+            singles.per_s,
+            health.per_s,
+            f"reference: p99 {health.p99_ms:.1f} ms",
+        ),
+        Row("size on disk", "bytes/event", *bytes_each, "rollups as they are after this run's ingest"),
+    ]
+    for question, (ours, answer) in zip(pages.QUESTIONS, asked, strict=True):
+        reference, expected = pages.query(store, question, end_s, effort.repeats)
+        if answer != expected:
+            raise RuntimeError(f"{question.title}: the page is not what the raw events say")
+        note = f"p99 {ours.p99:.1f} ms, reference {reference.p99:.1f} ms; {len(answer):,} results"
+        rows.append(Row(question.title, "ms", ours.p50, reference.p50, note))
+        if question is pages.QUESTIONS[0]:
+            note = f"p99 {fresh.p99:.1f} ms; before the last compaction"
+            rows.append(Row(f"{question.title}, right after ingest", "ms", fresh.p50, reference.p50, note))
+    return rows
+
+
+@contextmanager
+def running(data: Path) -> Iterator[Server]:
+    """A server with default settings, stopped in the end, whatever happens."""
+    server = Server.start(data)
+    try:
+        yield server
+    except BaseException:
+        server.kill()
+        raise
+    if code := server.stop():
+        raise RuntimeError(f"the server ended with {code}")
+
+
+def settle(client: Client) -> None:
+    """Wait until compaction has found nothing to do, as in a server that has run for a while."""
+    console.log("waiting for compaction to come to rest")
+    still_since, seen = time.monotonic(), b""
+    deadline = still_since + SETTLE_S_MAX
+    while time.monotonic() < min(deadline, still_since + SETTLE_STILL_S):
+        found = re.search(rb"tallybook_compacted_rows_total (\S+)", client.ask("GET", "/metrics"))
+        assert found is not None
+        if found[1] != seen:
+            still_since, seen = time.monotonic(), found[1]
+        time.sleep(1)
+
+
+if __name__ == "__main__":
+    cyclopts.run(main)
