@@ -18,9 +18,9 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from tests.support import COMMAND, Server
 
 from tests.model import KINDS, Book, Event, Question
+from tests.support import COMMAND, Server
 from tests.test_exactness import ask, assert_same
 
 DAY_S = 86_400

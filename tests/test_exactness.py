@@ -19,7 +19,6 @@ import httpx
 import pytest
 from hypothesis import HealthCheck, assume, given, note, settings
 from hypothesis import strategies as st
-from tests.support import Server
 
 from tests.model import (
     COUNTS,
@@ -34,6 +33,7 @@ from tests.model import (
     milliseconds,
     normalise,
 )
+from tests.support import Server
 
 DAY_S = 86_400
 EPOCH_S = int(datetime(2015, 1, 1, tzinfo=UTC).timestamp())  # the earliest instant an event may have

@@ -15,6 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tallybook.config import Settings
@@ -65,6 +66,7 @@ def build(settings: Settings) -> Starlette:
         lifespan=_lifespan,
         exception_handlers={RequestError: _request_error, HTTPException: _http_error, Exception: _crash},
     )
+    app.router.redirect_slashes = False  # an address with a slash too many is unknown, and says so in the envelope
     app.state.context = context
     app.add_middleware(_Observed, metrics=metrics)
     return app
@@ -161,7 +163,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
             ),
         )
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = ", ".join(sorted(_methods(request)))
         response = await _request_error(
             request,
             MethodNotAllowed(
@@ -172,6 +174,12 @@ async def _http_error(request: Request, error: Exception) -> Response:
         response.headers["allow"] = allowed
         return response
     return answer(RequestError(error.detail).envelope(), error.status_code)
+
+
+def _methods(request: Request) -> set[str]:
+    """Every method of the path, whichever routes they have."""
+    routes = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return {method for route in routes for method in getattr(route, "methods", None) or ()}
 
 
 async def _crash(request: Request, error: Exception) -> Response:

@@ -5,6 +5,7 @@ into a `Record`: complete, normalised, ready to be stored. What is wrong comes b
 """
 
 import difflib
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -297,8 +298,9 @@ def explain(item: object, problem: str) -> list[Fault]:
     faults = []
     for field, value in item.items():
         if field not in allowed:
-            message = f"{kind.name} events have no {field[:TEXT_MAX]}{nearest(field, allowed)}; leave it out"
-            faults.append(Fault(field[:TEXT_MAX], _shorten(value), message))
+            shown = _encodable(field[:TEXT_MAX])
+            message = f"{kind.name} events have no {shown}{nearest(field, allowed)}; leave it out"
+            faults.append(Fault(shown, _shorten(value), message))
         elif problem_here := _field_problem(field, value, kind):
             faults.append(Fault(field, _shorten(value), f"{field} {problem_here}"))
     return faults or [Fault(None, None, problem)]
@@ -307,6 +309,8 @@ def explain(item: object, problem: str) -> list[Fault]:
 def _field_problem(field: str, value: object, kind: UsageKind) -> str | None:
     if value is None or field == "kind":
         return None
+    if isinstance(value, str) and _encodable(value) != value:
+        return "holds half of a surrogate pair, which is no character; remove it"
     try:
         msgspec.convert(value, type=_FIELD_TYPES[field])
     except msgspec.ValidationError:
@@ -348,9 +352,14 @@ def nearest(name: object, known: Mapping[str, object] | tuple[str, ...]) -> str:
     return f" (did you mean {found[0]}?)" if found else ""
 
 
+def _encodable(text: str) -> str:
+    """Text as it can be stored: a lone surrogate, which JSON can spell but UTF-8 cannot, becomes a question mark."""
+    return text.encode(errors="replace").decode()
+
+
 def _shorten(value: object) -> object:
     """A value fit for an answer: what is long or deep is cut to its beginning."""
     if isinstance(value, int | bool | float) or value is None:
         return value if not isinstance(value, int) or abs(value) <= COUNT_MAX else str(value)[:64]
-    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    text = _encodable(value) if isinstance(value, str) else json.dumps(value, default=str)
     return text if len(text) <= 64 else text[:64] + "…"

@@ -90,23 +90,37 @@ def _complete_modalities(
     cached_image = cached_image or 0
     if cached_audio is None:
         # A source that tells audio but not how much of it was cached: the least that makes the parts fit.
-        cached_audio = max(0, (audio or 0) + image + (text or 0) - uncached)
+        cached_audio = min(audio or 0, max(0, (audio or 0) + image + (text or 0) - uncached))
     if audio is None:
         audio = cached_audio
     if cached_audio > audio:
-        _exceeds("input_cached_audio_tokens", cached_audio, "input_audio_tokens", audio)
+        _exceeds({"input_cached_audio_tokens": cached_audio}, "input_audio_tokens", audio)
     if cached_text is None:
         cached_text = max(0, cached - cached_audio - cached_image)
     cached_parts = cached_text + cached_audio + cached_image
     if cached_parts > cached:
-        names = "input_cached_text_tokens + input_cached_audio_tokens + input_cached_image_tokens"
-        _exceeds(names, cached_parts, "input_cached_tokens", cached)
+        _exceeds(
+            {
+                "input_cached_text_tokens": cached_text,
+                "input_cached_audio_tokens": cached_audio,
+                "input_cached_image_tokens": cached_image,
+            },
+            "input_cached_tokens",
+            cached,
+        )
     if text is None:
         text = max(0, uncached - image - (audio - cached_audio))
     uncached_parts = text + image + audio - cached_audio
     if uncached_parts > uncached:
-        names = "input_text_tokens + input_image_tokens + uncached input_audio_tokens"
-        _exceeds(names, uncached_parts, "input_uncached_tokens", uncached)
+        _exceeds(
+            {
+                "input_text_tokens": text,
+                "input_image_tokens": image,
+                "input_audio_tokens": audio - cached_audio,
+            },
+            "input_uncached_tokens",
+            uncached,
+        )
     return text, image, audio, cached_text, cached_audio, cached_image
 
 
@@ -139,8 +153,7 @@ def _complete_output(given: tuple[int | None, ...]) -> tuple[int, int, int, int]
         text = max(0, total - audio - image)
     if text + audio + image > total:
         _exceeds(
-            "output_text_tokens + output_audio_tokens + output_image_tokens",
-            text + audio + image,
+            {"output_text_tokens": text, "output_audio_tokens": audio, "output_image_tokens": image},
             "output_tokens",
             total,
         )
@@ -153,11 +166,15 @@ def _refuse_orphans(whole: str, given: tuple[int | None, ...], parts: slice) -> 
             _refuse(name, count, f"{name} is a part of {whole}, which is missing; give {whole} as well")
 
 
-def _exceeds(parts: str, count: int, whole: str, limit: int) -> NoReturn:
+def _exceeds(parts: dict[str, int], whole: str, limit: int) -> NoReturn:
+    listed = " + ".join(f"{name} {count}" for name, count in parts.items() if count)
+    largest = max(parts, key=lambda name: parts[name])
     _refuse(
-        parts.split(maxsplit=1)[0],
-        count,
-        f"{parts}: {count} exceeds {whole} {limit}; a part cannot be above its whole",
+        largest,
+        parts[largest],
+        f"{listed} exceeds {whole} {limit} (audio here without its cached part); a part cannot be above its whole"
+        if "input_audio_tokens" in parts
+        else f"{listed} exceeds {whole} {limit}; a part cannot be above its whole",
     )
 
 

@@ -4,9 +4,10 @@ A body without a fault is decoded by one typed decoder at native speed. Only whe
 one by one, so that the good ones are kept and each bad one is explained. Knows nothing of HTTP or the store.
 """
 
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 import msgspec
 
@@ -57,11 +58,16 @@ def decode(body: bytes, now_ms: int, events_max: int) -> Decoded:
         now_ms: time of receipt, Unix milliseconds.
         events_max: the most events a body may hold.
 
+    Returns:
+        Nothing at all for an empty body or array.
+
     Raises:
-        InvalidRequest: the body is not JSON at all, or holds no event.
+        InvalidRequest: the body is not JSON at all.
         BodyTooLarge: it holds more than `events_max` events.
     """
     body = body.removeprefix(_UTF8_BOM).strip()
+    if not body:
+        return Decoded([], [], [])
     # JSON text has control characters only as escapes, so most bodies need not be searched for them.
     check_text = b"\\" in body or b"\x7f" in body
     try:
@@ -80,8 +86,6 @@ def decode(body: bytes, now_ms: int, events_max: int) -> Decoded:
 def _decode_well_formed(body: bytes) -> list[msgspec.Struct]:
     if body.startswith(b"["):
         many: list[msgspec.Struct] = _MANY.decode(body)
-        if not many:
-            raise InvalidRequest("the body holds no event; send at least one", code="no_events")
         return many
     if b"\n" not in body:
         return [_ONE.decode(body)]
@@ -95,10 +99,7 @@ def _decode_well_formed(body: bytes) -> list[msgspec.Struct]:
 def _split(body: bytes) -> Iterator[bytes]:
     """Yield the items of a body as they were sent; a line that is not JSON is an item as well."""
     if body.startswith(b"["):
-        try:
-            yield from (bytes(item) for item in _RAW_ITEMS.decode(body))
-        except (msgspec.DecodeError, RecursionError) as error:
-            raise _not_json(str(error)) from None
+        yield from _split_array(body)
         return
     if (whole := _generic(body)) is not _BROKEN:
         if not isinstance(whole, dict):
@@ -111,6 +112,42 @@ def _split(body: bytes) -> Iterator[bytes]:
     yield from lines
 
 
+def _split_array(body: bytes) -> list[bytes]:
+    try:
+        return [bytes(item) for item in _RAW_ITEMS.decode(body)]
+    except (msgspec.DecodeError, RecursionError) as error:
+        problem = str(error)
+    # Some items are JSON by its grammar although no value can be made of them, such as a lone surrogate: the standard
+    # library finds where they end.
+    items = []
+    try:
+        text = body.decode()
+        position = _skip(text, 1)
+        while True:
+            _, end = _LENIENT.raw_decode(text, position)
+            items.append(text[position:end].encode())
+            position = _skip(text, end)
+            if text[position:] == "]":
+                return items
+            if text[position : position + 1] != ",":
+                raise _not_json(problem)
+            position = _skip(text, position + 1)
+    except (ValueError, RecursionError):
+        raise _not_json(problem) from None
+
+
+def _skip(text: str, position: int) -> int:
+    """Return the place of the next character that is no white space."""
+    while text[position : position + 1] in (" ", "\t", "\r", "\n"):
+        position += 1
+    return position
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_LENIENT: Final = json.JSONDecoder(parse_constant=_no_constant)
 _BROKEN: Final = object()
 
 
@@ -118,6 +155,10 @@ def _generic(item: bytes) -> object:
     try:
         return _ANY.decode(item)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return _LENIENT.decode(item.decode())
+    except (ValueError, RecursionError):
         return _BROKEN
 
 
@@ -157,7 +198,7 @@ def _explain(item: bytes, problem: str) -> list[Fault]:
     value = _generic(item)
     if value is _BROKEN:
         text = item[:64].decode(errors="replace")
-        return [Fault(None, text, f"the line is not JSON: {_problem(item)}")]
+        return [Fault(None, text, f"the item is not JSON: {_problem(item)}")]
     return explain(value, problem)
 
 

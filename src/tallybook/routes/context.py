@@ -1,6 +1,7 @@
 """What every route needs: the parts of the running app, and who is asking."""
 
 import asyncio
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ from tallybook.keys import Key, KeyStore, Scope, redact
 from tallybook.metrics import Metrics
 from tallybook.store.protocol import Store
 
+_FIELD: Final = re.compile(r"(?:field `|`\$\.)(\w+)")
+"""Where msgspec names a field in what it says."""
 SMALL_BODY_BYTES: Final = 64 * 1024
 """The largest body read where no events are expected."""
 
@@ -100,5 +103,7 @@ async def typed_body(request: Request, shape: Any) -> Any:
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        found = str(error).rpartition("`$.")[2].rstrip("`") if "`$." in str(error) else None
-        raise InvalidRequest(f"Invalid body: {error}", param=found, code="invalid_body") from None
+        found = _FIELD.search(str(error))
+        raise InvalidRequest(
+            f"Invalid body: {error}.", param=found[1] if found else None, code="invalid_body"
+        ) from None

@@ -120,6 +120,9 @@ def receipt(outcome: Outcome, decoded: Decoded, quarantined: Sequence[Quarantine
     }
     if decoded.records:
         return answer(content)
+    if not decoded.rejected:
+        nothing = InvalidRequest("The body holds no event; send at least one.", code="no_events")
+        return answer(nothing.envelope() | content, 400)
     first = decoded.rejected[0].faults[0]
     error = InvalidRequest(
         f"No event is valid; the first fault, at index {decoded.rejected[0].index}: {first.message}. "

@@ -8,11 +8,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tallybook.clock import now_s
-from tallybook.errors import Forbidden, NotFound
+from tallybook.errors import Forbidden, InvalidRequest, NotFound
 from tallybook.event import Text
 from tallybook.keys import Key, Scope
 from tallybook.routes.context import answer, authorize, context, typed_body
-from tallybook.routes.lists import list_answer, parse_list
+from tallybook.routes.lists import list_answer, parse_list, unknown_after
 
 _YEARS_100_S: Final = 100 * 366 * 86_400
 
@@ -29,6 +29,10 @@ async def create(request: Request) -> Response:
     """Make a key in the asking key's organization; its value is in this answer only."""
     creator = authorize(request, Scope.MANAGE)
     wanted: NewKey = await typed_body(request, NewKey)
+    if not wanted.name.isprintable():
+        raise InvalidRequest(
+            "Invalid 'name': it holds a control character; remove it.", param="name", code="invalid_value"
+        )
     scopes = tuple(dict.fromkeys(wanted.scopes or creator.scopes))
     if beyond := [scope for scope in scopes if scope not in creator.scopes]:
         raise Forbidden(
@@ -48,6 +52,8 @@ async def keys(request: Request) -> Response:
     """List the organization's keys in the order they were made."""
     asker = authorize(request, Scope.MANAGE)
     asked = parse_list(request.query_params.multi_items())
+    if asked.after and context(request).keys.get(asker.organization_id, asked.after) is None:
+        raise unknown_after(asked.after)
     found = context(request).keys.of(
         asker.organization_id, after=asked.after, limit=asked.limit + 1, descending=asked.descending
     )

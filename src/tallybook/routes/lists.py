@@ -38,6 +38,10 @@ def parse_list(parameters: Iterable[tuple[str, str]]) -> ListRequest:
                 param=name[:TEXT_MAX],
                 code="unknown_parameter",
             )
+        if name in given:
+            raise InvalidRequest(
+                f"Invalid '{name}': it is given more than once. Give it once.", param=name, code="invalid_value"
+            )
         given[name] = value
     limit = given.get("limit", str(_LIMIT_DEFAULT))
     if not (limit.isascii() and limit.isdigit() and len(limit) <= 9 and 1 <= int(limit) <= _LIMIT_MAX):
@@ -54,6 +58,15 @@ def parse_list(parameters: Iterable[tuple[str, str]]) -> ListRequest:
             code="invalid_value",
         )
     return ListRequest(int(limit), given.get("after") or None, order == "desc")
+
+
+def unknown_after(after: str) -> InvalidRequest:
+    """The error of a list that is to go on after something that is not, or no longer, there."""
+    return InvalidRequest(
+        f"Invalid 'after': there is no {after[:TEXT_MAX]!r} to go on after; start the list anew.",
+        param="after",
+        code="invalid_value",
+    )
 
 
 def list_answer(asked: ListRequest, found: list[dict[str, object]]) -> Response:

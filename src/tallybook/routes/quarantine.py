@@ -15,7 +15,7 @@ from tallybook.ingest.decode import Decoded, Rejected, decode_one
 from tallybook.keys import Scope
 from tallybook.routes.context import Context, answer, authorize, context, small_body
 from tallybook.routes.events import commit, receipt
-from tallybook.routes.lists import list_answer, parse_list
+from tallybook.routes.lists import list_answer, parse_list, unknown_after
 from tallybook.store.protocol import Batch, Quarantined
 
 
@@ -23,8 +23,11 @@ async def entries(request: Request) -> Response:
     """List quarantined events in the order they arrived."""
     key = authorize(request, Scope.READ)
     asked = parse_list(request.query_params.multi_items())
+    store = context(request).store
+    if asked.after and await to_thread.run_sync(store.quarantined, key.organization_id, asked.after) is None:
+        raise unknown_after(asked.after)
     found = await to_thread.run_sync(
-        lambda: context(request).store.quarantine(
+        lambda: store.quarantine(
             key.organization_id, after=asked.after, limit=asked.limit + 1, descending=asked.descending
         )
     )

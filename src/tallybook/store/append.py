@@ -197,7 +197,8 @@ def _keep_quarantined(connection: duckdb.DuckDBPyConnection, batch: Batch) -> No
     if batch.quarantined:
         connection.register("bad", _quarantine_table(batch.organization_id, batch.quarantined))
         connection.execute(
-            """INSERT INTO quarantine BY NAME SELECT * FROM bad
+            """INSERT INTO quarantine BY NAME
+               SELECT * REPLACE (arrival + (SELECT coalesce(max(arrival), 0) FROM quarantine) AS arrival) FROM bad
                WHERE NOT EXISTS (SELECT 1 FROM quarantine AS known
                  WHERE known.organization_id = bad.organization_id AND known.quarantine_id = bad.quarantine_id)"""
         )
@@ -208,6 +209,7 @@ def _quarantine_table(organization_id: str, entries: Sequence[Quarantined]) -> p
     unique = {entry.quarantine_id: entry for entry in entries}.values()
     return pa.table(
         {
+            "arrival": pa.array(range(1, len(unique) + 1), pa.int64()),
             "quarantine_id": pa.array([entry.quarantine_id for entry in unique], pa.string()),
             "organization_id": pa.array([organization_id] * len(unique), pa.string()),
             "created_at": _instants([entry.created_at_s * 1000 for entry in unique]),

@@ -94,10 +94,10 @@ class DuckStore:
             self._reader()
             .execute(
                 f"""SELECT quarantine_id, epoch_ms(created_at) // 1000, event, faults FROM quarantine
-                WHERE organization_id = $organization_id AND ($after IS NULL OR rowid {comparison} (
-                  SELECT rowid FROM quarantine
+                WHERE organization_id = $organization_id AND ($after IS NULL OR arrival {comparison} (
+                  SELECT arrival FROM quarantine
                   WHERE organization_id = $organization_id AND quarantine_id = $after))
-                ORDER BY rowid {order} LIMIT $limit""",
+                ORDER BY arrival {order} LIMIT $limit""",
                 {"organization_id": organization_id, "after": after, "limit": limit},
             )
             .fetchall()

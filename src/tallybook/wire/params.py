@@ -18,7 +18,7 @@ from tallybook.query import UsageQuery
 from tallybook.timegrid import MINUTE_S, WIDTHS, Width, buckets, floor_s
 from tallybook.wire.cursor import Cursor, read_cursor, write_cursor
 
-_INTEGER: Final = re.compile(r"-?\d{1,18}", re.ASCII)
+_INTEGER: Final = re.compile(r"-?\d{1,64}", re.ASCII)
 _INSTANT_MAX_S: Final = 4_102_444_800
 """2100-01-01: later instants are milliseconds by mistake."""
 _VALUES_MAX: Final = 1_000
