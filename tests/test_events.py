@@ -536,7 +536,6 @@ def test_what_json_allows_and_nobody_expects_is_a_fault(raw: str, field: str | N
         "{",
         '{"a": 1} {"b": 2}',
         '{"kind": "images", "images": NaN}',
-        '{"kind": "images", "images": 1, "model": "\\ud800"}',
         '{"kind": "images", "images": 1, "model": "\\x"}',
         "[" * 100_000,
     ],

@@ -361,5 +361,5 @@ def _shorten(value: object) -> object:
     """A value fit for an answer: what is long or deep is cut to its beginning."""
     if isinstance(value, int | bool | float) or value is None:
         return value if not isinstance(value, int) or abs(value) <= COUNT_MAX else str(value)[:64]
-    text = _encodable(value) if isinstance(value, str) else json.dumps(value, default=str)
+    text = _encodable(value) if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
     return text if len(text) <= 64 else text[:64] + "…"

@@ -35,7 +35,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE TABLE levels ("timestamp" TIMESTAMP NOT NULL, series_id INTEGER NOT NULL,
             usage_bytes BIGINT NOT NULL)""",
         """CREATE TABLE quarantine (arrival BIGINT NOT NULL, quarantine_id VARCHAR NOT NULL,
-            organization_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL, event BLOB NOT NULL, faults VARCHAR NOT NULL)""",
+            organization_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL, event BLOB NOT NULL,
+            faults VARCHAR NOT NULL)""",
     ),
 )
 """Statements that lead from each version to the next; the first makes version 1. Only ever appended to."""
