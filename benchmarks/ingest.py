@@ -3,7 +3,7 @@
 import http.client
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -123,3 +123,10 @@ class RawStore:
         self._connection.execute("INSERT INTO events SELECT * FROM batch")
         self._connection.commit()
         self._connection.unregister("batch")
+
+
+def count_rows(store: Path, tables: Sequence[str]) -> dict[str, int]:
+    """Return how many rows tables of a store hold that no server uses."""
+    with duckdb.connect(str(store), read_only=True) as connection:
+        counts = [connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0] for table in tables]
+    return dict(zip(tables, counts, strict=True))

@@ -81,6 +81,9 @@ class KeyStore:
                  scopes TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER, last_used_at INTEGER)"""
         )
 
+        # An organization outlives its keys: its usage is still there, to be looked after.
+        self._connection.execute("CREATE TABLE IF NOT EXISTS organizations (id TEXT PRIMARY KEY)")
+
     def create(
         self,
         organization_id: str,
@@ -112,19 +115,21 @@ class KeyStore:
             expires_at_s,
             None,
         )
-        with self._lock:
+        values = [
+            _hash(value),
+            key.id,
+            organization_id,
+            name,
+            key.redacted_value,
+            " ".join(key.scopes),
+            now_s,
+            expires_at_s,
+        ]
+        with self._lock, self._connection:
+            self._connection.execute("BEGIN")
+            self._connection.execute("INSERT OR IGNORE INTO organizations VALUES (?)", [organization_id])
             self._connection.execute(
-                f"INSERT INTO keys (hash, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-                [
-                    _hash(value),
-                    key.id,
-                    organization_id,
-                    name,
-                    key.redacted_value,
-                    " ".join(key.scopes),
-                    now_s,
-                    expires_at_s,
-                ],
+                f"INSERT INTO keys (hash, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)", values
             )
         return key, value
 
@@ -177,10 +182,16 @@ class KeyStore:
         return [_key(row) for row in rows]
 
     def organizations(self) -> list[str]:
-        """Return every organization that has a key, sorted."""
+        """Return every organization that has or had a key, sorted."""
         with self._lock:
-            rows = self._connection.execute("SELECT DISTINCT organization_id FROM keys ORDER BY 1").fetchall()
+            rows = self._connection.execute("SELECT id FROM organizations ORDER BY 1").fetchall()
         return [row[0] for row in rows]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no key at all."""
+        with self._lock:
+            return self._connection.execute("SELECT 1 FROM keys").fetchone() is None
 
     def revoke(self, organization_id: str, key_id: str) -> bool:
         """Remove a key; return whether there was one."""

@@ -108,7 +108,7 @@ def _first_key(settings: Settings) -> str | None:
             if not keys.knows(given):
                 keys.create(DEFAULT_ORGANIZATION, "from the environment", ALL_SCOPES, now_s(), value=given)
             return None
-        if keys.organizations():
+        if not keys.is_empty:
             return None
         return keys.create(DEFAULT_ORGANIZATION, "first key", ALL_SCOPES, now_s())[1]
     finally:

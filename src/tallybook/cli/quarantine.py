@@ -56,7 +56,7 @@ def replay(
     quarantine_id: str | None = None,
     /,
     *,
-    event: Path | None = None,
+    event: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     target: _Target = Target(),  # noqa: B008  frozen
 ) -> None:
     """Try quarantined events again: one as it is or mended, or all.

@@ -123,15 +123,6 @@ class DuckStore:
         assert row is not None  # an aggregate without groups always has one row
         return int(row[0])
 
-    def organizations(self) -> list[str]:
-        """See `Store.organizations`."""
-        rows = (
-            self._reader()
-            .execute("SELECT organization_id FROM series UNION SELECT organization_id FROM quarantine ORDER BY 1")
-            .fetchall()
-        )
-        return [row[0] for row in rows]
-
     def compact(self, rows_min: int) -> int:
         """See `Store.compact`."""
         with self._maintenance:

@@ -139,10 +139,6 @@ class Store(Protocol):
         """Return how many events are in quarantine, of all organizations."""
         ...
 
-    def organizations(self) -> list[str]:
-        """Return every organization that has events or quarantined events, sorted."""
-        ...
-
     def compact(self, rows_min: int) -> int:
         """Merge the rollup rows of days that gained at least that many; return how many rows that saved."""
         ...
