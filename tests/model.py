@@ -132,12 +132,10 @@ def tokens(event: Event) -> Row | None:
 
     if "input_cached_tokens" in event:
         cached = event["input_cached_tokens"]
-    elif any(part in event for part in INPUT_CACHED_PARTS):
-        cached = sum(event.get(part, 0) for part in INPUT_CACHED_PARTS)
     elif "input_uncached_tokens" in event:
         cached = whole - event["input_uncached_tokens"] - write
     else:
-        cached = 0
+        cached = sum(event.get(part, 0) for part in INPUT_CACHED_PARTS)
     uncached = event.get("input_uncached_tokens", whole - cached - write)
 
     image = event.get("input_image_tokens", 0)

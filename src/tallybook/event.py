@@ -53,7 +53,8 @@ class Record(NamedTuple):
         kind: its usage kind.
         id: the producer's id.
         timestamp_ms: Unix milliseconds.
-        has_identity: the producer gave both id and timestamp, so that a resent event can be recognised.
+        identity: what tells it from every other event of its organization: kind, id and timestamp. None where the
+            producer did not give both id and timestamp: such an event cannot be recognised when it is sent again.
         dimensions: values of ``kind.dimensions``, in that order.
         measures: counts of ``kind.measures``, in that order.
         cost: the producer's own figure in US dollars.
@@ -62,15 +63,10 @@ class Record(NamedTuple):
     kind: UsageKind
     id: str | None
     timestamp_ms: int
-    has_identity: bool
+    identity: tuple[str, str, int] | None
     dimensions: tuple[str | bool | None, ...]
     measures: tuple[int, ...]
     cost: Decimal | None
-
-    @property
-    def identity(self) -> tuple[str, str | None, int]:
-        """What tells it from every other event of its organization."""
-        return self.kind.name, self.id, self.timestamp_ms
 
 
 class FaultyEvent(ValueError):
@@ -86,12 +82,16 @@ def _structure(kind: UsageKind) -> type[msgspec.Struct]:
         ("id", Text | None, None),
         ("timestamp", int | float | str | None, None),
     ]
-    fields += [(name, _dimension_type(name) | None, None) for name in kind.dimensions]
+    fields += [(name, _dimension_type(name) | None, _DEFAULTS.get(name)) for name in kind.dimensions]
     fields += [(name, (Seconds if name == "seconds" else Count) | None, None) for name in kind.measures]
     fields.append(("cost", Cost | None, None))
     return msgspec.defstruct(
         f"{kind.name}_event", fields, tag_field="kind", tag=kind.name, forbid_unknown_fields=True, gc=False
     )
+
+
+_DEFAULTS: Final = {"batch": False, "api_source": "unlabeled"}
+_ORIGINS: Final = ("agents_api", "unlabeled")
 
 
 def _dimension_type(name: str) -> Any:
@@ -102,8 +102,57 @@ def _dimension_type(name: str) -> Any:
     return Literal[values] if values and name != "api_source" else Text
 
 
-_KIND_OF: Final[Mapping[type[msgspec.Struct], UsageKind]] = {_structure(kind): kind for kind in KINDS.values()}
-Event = Union[tuple(_KIND_OF)]  # type: ignore[valid-type]  # noqa: UP007  one type a row of the table
+Values = tuple[Any, ...]
+
+
+class _Shape(NamedTuple):
+    """How the fields of one kind's structure lie: id, timestamp, dimensions, measures, cost."""
+
+    kind: UsageKind
+    split: int
+    required: tuple[int, ...]
+    settle: Callable[[Values], Values]
+    complete: Callable[[Values], tuple[int, ...]]
+
+
+def _shape(kind: UsageKind) -> _Shape:
+    order = ("id", "timestamp", *kind.dimensions, *kind.measures)
+    return _Shape(
+        kind,
+        2 + len(kind.dimensions),
+        tuple(order.index(name) for name in kind.required),
+        _settler(kind),
+        _completer(kind),
+    )
+
+
+def _settler(kind: UsageKind) -> Callable[[Values], Values]:
+    """What a kind does to its dimensions: an absent batch is false, an unknown origin is unlabeled."""
+    batch = kind.dimensions.index("batch") if "batch" in kind.dimensions else None
+    origin = kind.dimensions.index("api_source") if "api_source" in kind.dimensions else None
+
+    def settle(values: Values) -> Values:
+        if batch is not None and values[batch] is None:
+            values = (*values[:batch], False, *values[batch + 1 :])
+        if origin is not None and values[origin] not in _ORIGINS:
+            values = (*values[:origin], "unlabeled", *values[origin + 1 :])
+        return values
+
+    return settle
+
+
+def _completer(kind: UsageKind) -> Callable[[Values], tuple[int, ...]]:
+    """How a kind fills in the measures an event does not give."""
+    if kind.measures[: len(TOKEN_MEASURES)] == TOKEN_MEASURES:
+        return lambda given: (*complete(given[:-1]), 1 if given[-1] is None else given[-1])
+    absent = tuple(1 if name in kind.counts else 0 for name in kind.measures)
+    return lambda given: tuple(
+        default if count is None else round_half_up(count) for default, count in zip(absent, given, strict=True)
+    )
+
+
+_SHAPES: Final[Mapping[type[msgspec.Struct], _Shape]] = {_structure(kind): _shape(kind) for kind in KINDS.values()}
+Event = Union[tuple(_SHAPES)]  # type: ignore[valid-type]  # noqa: UP007  one type a row of the table
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -119,78 +168,46 @@ def record(event: msgspec.Struct, now_ms: int, *, check_text: bool = True) -> Re
     Raises:
         FaultyEvent: with everything that is wrong beyond what the types already say.
     """
-    kind = _KIND_OF[type(event)]
+    shape = _SHAPES[type(event)]
     values = msgspec.structs.astuple(event)
-    split = 2 + len(kind.dimensions)
-    given, cost = values[split:-1], values[-1]
-    faults = _text_faults(values[:split], event) if check_text else []
-    timestamp_ms = now_ms
+    kind, split, required, settle, fill_in = shape
+    event_id, timestamp, cost = values[0], values[1], values[-1]
+    for position in required:
+        if values[position] is None:
+            raise FaultyEvent(_faults(event, shape, values, now_ms))
+    try:
+        instant_ms = now_ms if timestamp is None else timestamp_to_ms(timestamp, now_ms)
+        measures = fill_in(values[split:-1])
+    except ValueError:
+        raise FaultyEvent(_faults(event, shape, values, now_ms)) from None
+    if (check_text or cost is not None) and (faults := _faults(event, shape, values, now_ms)):
+        raise FaultyEvent(faults)
+    identity = None if event_id is None or timestamp is None else (kind.name, event_id, instant_ms)
+    dimensions = settle(values[2:split])
+    return Record(kind, event_id, instant_ms, identity, dimensions, measures, cost and cost.value)
+
+
+def _faults(event: msgspec.Struct, shape: _Shape, values: Values, now_ms: int) -> list[Fault]:
+    """Everything that is wrong with an event whose fields have the right types."""
+    faults = _text_faults(event)
     if values[1] is not None:
         try:
-            timestamp_ms = timestamp_to_ms(values[1], now_ms)
+            timestamp_to_ms(values[1], now_ms)
         except ValueError as error:
             faults.append(Fault("timestamp", values[1], str(error)))
-    measures: tuple[int, ...] = ()
+    names = event.__struct_fields__
+    faults += (
+        Fault(names[position], None, f"{names[position]} is missing; every {shape.kind.name} event needs it")
+        for position in shape.required
+        if values[position] is None
+    )
     try:
-        measures = _complete_measures(kind, given)
+        shape.complete(values[shape.split : -1])
     except Contradiction as error:
         faults.append(Fault(error.field, error.value, str(error)))
-    faults.extend(
-        Fault(name, None, f"{name} is missing; every {kind.name} event needs it")
-        for name in kind.required
-        if getattr(event, name) is None
-    )
-    if cost is not None:
-        faults.extend(_cost_faults(cost.value))
-    if faults:
-        raise FaultyEvent(faults)
-    return Record(
-        kind,
-        values[0],
-        timestamp_ms,
-        values[0] is not None and values[1] is not None,
-        _normalise_dimensions(kind, values[2:split]),
-        measures,
-        cost and cost.value,
-    )
-
-
-def _normalise_dimensions(kind: UsageKind, values: tuple[str | bool | None, ...]) -> tuple[str | bool | None, ...]:
-    settle = _SETTLERS.get(kind.name)
-    return settle(values) if settle else values
-
-
-def _settler(
-    kind: UsageKind,
-) -> Callable[[tuple[str | bool | None, ...]], tuple[str | bool | None, ...]] | None:
-    """What a kind does to its dimensions: an absent batch is false, an unknown origin is unlabeled."""
-    batch = kind.dimensions.index("batch") if "batch" in kind.dimensions else None
-    origin = kind.dimensions.index("api_source") if "api_source" in kind.dimensions else None
-    if batch is None and origin is None:
-        return None
-
-    def settle(values: tuple[str | bool | None, ...]) -> tuple[str | bool | None, ...]:
-        settled = list(values)
-        if batch is not None:
-            settled[batch] = bool(settled[batch])
-        if origin is not None and settled[origin] != "agents_api":
-            settled[origin] = "unlabeled"
-        return tuple(settled)
-
-    return settle
-
-
-_SETTLERS: Final = {name: settler for name, kind in KINDS.items() if (settler := _settler(kind))}
-
-
-def _complete_measures(kind: UsageKind, given: tuple[Any, ...]) -> tuple[int, ...]:
-    if kind.measures[: len(TOKEN_MEASURES)] == TOKEN_MEASURES:
-        (requests,) = given[len(TOKEN_MEASURES) :]
-        return (*complete(given[: len(TOKEN_MEASURES)]), 1 if requests is None else requests)
-    return tuple(
-        (1 if name in kind.counts else 0) if value is None else round_half_up(value)
-        for name, value in zip(kind.measures, given, strict=True)
-    )
+    if values[-1] is not None:
+        faults += _cost_faults(values[-1].value)
+    return faults
 
 
 def round_half_up(value: float) -> int:
@@ -211,11 +228,13 @@ def timestamp_to_ms(value: float | str, now_ms: int) -> int:
     """
     if isinstance(value, str):
         instant_ms = _rfc3339_to_ms(value)
-    else:
-        if not abs(value) <= COUNT_MAX:
-            raise ValueError("timestamp is no instant; give Unix seconds or RFC 3339")
+    elif isinstance(value, int):
+        instant_ms = value * 1000
+    elif abs(value) <= COUNT_MAX:
         # Through whole microseconds: a binary fraction such as 1.123 lies a hair below the decimal it was sent as.
-        instant_ms = value * 1000 if isinstance(value, int) else round(value * 1_000_000) // 1000
+        instant_ms = round(value * 1_000_000) // 1000
+    else:
+        raise ValueError("timestamp is no instant; give Unix seconds or RFC 3339")
     if TIMESTAMP_MIN_MS <= instant_ms <= now_ms + AHEAD_MAX_MS:
         return instant_ms
     if isinstance(value, int | float) and TIMESTAMP_MIN_MS <= value <= now_ms + AHEAD_MAX_MS:
@@ -260,9 +279,7 @@ def _cost_faults(value: Decimal) -> list[Fault]:
     return []
 
 
-def _text_faults(values: tuple[Any, ...], event: msgspec.Struct) -> list[Fault]:
-    if not any(isinstance(value, str) and _CONTROL.search(value) for value in values):
-        return []
+def _text_faults(event: msgspec.Struct) -> list[Fault]:
     return [
         Fault(name, value, f"{name} holds a control character ({_control_name(value)}); remove it")
         for name in event.__struct_fields__

@@ -19,6 +19,8 @@ from tallybook.kinds import TOKEN_MEASURES
 _NAMES: Final = dict(zip(TOKEN_MEASURES, range(len(TOKEN_MEASURES)), strict=True))
 _INPUT_PARTS: Final = slice(_NAMES["input_cached_tokens"], _NAMES["output_tokens"])
 _OUTPUT_PARTS: Final = slice(_NAMES["output_text_tokens"], None)
+_NO_INPUT_PARTS: Final = (None,) * 10
+_NO_OUTPUT_PARTS: Final = (None,) * 3
 
 
 class Contradiction(ValueError):
@@ -42,6 +44,12 @@ def complete(given: tuple[int | None, ...]) -> tuple[int, ...]:
     Raises:
         Contradiction: a part above its whole, a part without its whole, or no tokens at all.
     """
+    if given[2:12] == _NO_INPUT_PARTS and given[13:] == _NO_OUTPUT_PARTS:
+        # By far the most events: text alone, and no word of its parts but what came from the cache.
+        total, cached, output = given[0], given[1] or 0, given[12] or 0
+        if total is not None and cached <= total:
+            text = total - cached
+            return total, cached, 0, 0, 0, text, text, 0, 0, cached, 0, 0, output, output, 0, 0
     if given[0] is None and given[_NAMES["output_tokens"]] is None:
         _refuse("input_tokens", None, "an event needs input_tokens or output_tokens; give at least one")
     return (*_complete_input(given), *_complete_output(given))
@@ -54,8 +62,9 @@ def _complete_input(given: tuple[int | None, ...]) -> tuple[int, ...]:
         return (0,) * 12
     write, write_30m, write_12h = _complete_cache_write(write, write_30m, write_12h)
     if cached is None:
+        # From the equation where it can be solved; the parts alone may fall short of it.
         cached_parts = sum(count for count in modalities[3:] if count is not None)
-        cached = cached_parts or (0 if uncached is None else max(0, total - uncached - write))
+        cached = cached_parts if uncached is None else max(0, total - uncached - write)
     if cached + write > total:
         name, count = ("input_cached_tokens", cached) if cached else ("input_cache_write_tokens", write)
         _refuse(

@@ -64,7 +64,7 @@ def _fill(data: Path) -> None:
     bodies = list(_bodies(hours))
     with connect(Target(data=data)) as client:
         for body in track(bodies, "30 days of traffic", console=Console(stderr=True), transient=True):
-            receipt = client.post_events(body)
+            receipt = client.post_events("usage/events", body)
             if receipt["faults"]:
                 raise CommandFailed(f"the demo's own traffic was refused: {receipt['faults'][0]['message']}")
 

@@ -67,7 +67,7 @@ def import_(
             with _open(path, progress) as stream:
                 events = (_event(row, columns, constants) for row in _rows(path, stream))
                 for first, batch in _numbered_batches(events, path.name):
-                    receipt = client.post_events(b"\n".join(batch))
+                    receipt = client.post_events("usage/events", b"\n".join(batch))
                     for outcome in _OUTCOMES:
                         totals[outcome] += receipt[outcome]
                     faults += ((path, fault | {"row": first + fault["index"]}) for fault in receipt["faults"])

@@ -72,7 +72,7 @@ def replay(
         raise CommandFailed("--event mends one entry; name its id")
     with connect(target) as client:
         path = f"{_PATH}/{quarantine_id}/replay" if quarantine_id else f"{_PATH}/replay"
-        receipt = client.post(path, _read(event) if event else None)
+        receipt = client.post_events(path, _read(event) if event else None)
     print(
         f"accepted {receipt['accepted']}, duplicates {receipt['duplicates']}, conflicts {receipt['conflicts']}, "
         f"still rejected {receipt['rejected']}"

@@ -57,9 +57,9 @@ class Client:
         """Return the answer to a DELETE of a path below ``/v1/organization``."""
         return self._call("DELETE", path)
 
-    def post_events(self, content: bytes) -> dict[str, Any]:
-        """Return the receipt of a body of events, also of one in which nothing is valid."""
-        return self._call("POST", "usage/events", receipt=True, content=content)
+    def post_events(self, path: str, content: bytes | None = None) -> dict[str, Any]:
+        """Return the receipt of a POST of events, also of one in which nothing is valid."""
+        return self._call("POST", path, receipt=True, content=content)
 
     def _call(self, method: str, path: str, *, receipt: bool = False, **options: Any) -> dict[str, Any]:
         try:

@@ -4,9 +4,10 @@ Identity is found by a join of the batch with the stored events of its own time 
 none to outgrow memory: the store's zone maps leave only the part of the events that can match.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from itertools import groupby
-from typing import Any, Final, NamedTuple
+from itertools import count, repeat
+from typing import Any, Final
 
 import duckdb
 import msgspec
@@ -15,19 +16,14 @@ import pyarrow as pa
 from tallybook.event import Record
 from tallybook.kinds import DIMENSIONS, KINDS, MEASURES
 from tallybook.store.protocol import Batch, Conflict, Outcome, Quarantined
-from tallybook.store.series import SeriesIndex, key_of
+from tallybook.store.series import SeriesIndex
 
 _INSTANT: Final = pa.timestamp("us")
 _COST: Final = pa.decimal128(38, 18)
 
 
-class _Item(NamedTuple):
-    """A record on its way in: whose, from which batch, and where it stood there."""
-
-    batch: int
-    position: int
-    organization_id: str
-    record: Record
+Item = tuple[int, int, str, Record]
+"""A record on its way in: number of its batch, its position there, whose it is, the record."""
 
 
 def append(connection: duckdb.DuckDBPyConnection, series: SeriesIndex, batches: Sequence[Batch]) -> list[Outcome]:
@@ -37,15 +33,15 @@ def append(connection: duckdb.DuckDBPyConnection, series: SeriesIndex, batches: 
         One outcome a batch, in order.
     """
     outcomes = [Outcome() for _ in batches]
-    items = [
-        _Item(number, position, batch.organization_id, record)
-        for number, batch in enumerate(batches)
-        for position, record in enumerate(batch.records)
-    ]
-    fresh = _without_repeats(items, outcomes)
-    fresh = _without_stored(connection, fresh, outcomes)
-    for item in fresh:
-        outcomes[item.batch].accepted[item.record.kind.name] += 1
+    items: list[Item] = []
+    for number, batch in enumerate(batches):
+        items += zip(repeat(number), count(), repeat(batch.organization_id), batch.records)
+    # What is stored stands before anything that is sent: only among the rest does the first sent stand.
+    fresh = _without_stored(connection, items, outcomes)
+    fresh = _without_repeats(fresh, outcomes)
+    accepted = Counter((number, record.kind.name) for number, _, _, record in fresh)
+    for (number, kind_name), events in accepted.items():
+        outcomes[number].accepted[kind_name] = events
     if fresh:
         _insert(connection, series, fresh)
     for batch, outcome in zip(batches, outcomes, strict=True):
@@ -54,32 +50,37 @@ def append(connection: duckdb.DuckDBPyConnection, series: SeriesIndex, batches: 
     return outcomes
 
 
-def _without_repeats(items: list[_Item], outcomes: list[Outcome]) -> list[_Item]:
+def _without_repeats(items: list[Item], outcomes: list[Outcome]) -> list[Item]:
     """Drop what occurs twice among the items themselves; the first stands."""
-    first: dict[tuple[object, ...], Record] = {}
+    identities = [(item[2], item[3].identity) for item in items if item[3].identity]
+    if len(set(identities)) == len(identities):
+        return items
+    first: dict[tuple[str, object], Record] = {}
     kept = []
     for item in items:
-        if item.record.has_identity:
-            stands = first.setdefault((item.organization_id, *item.record.identity), item.record)
-            if stands is not item.record:
-                _count_repeat(outcomes[item.batch], item, stands)
+        _, _, organization_id, record = item
+        if record.identity:
+            stands = first.setdefault((organization_id, record.identity), record)
+            if stands is not record:
+                _count_repeat(outcomes, item, stands)
                 continue
         kept.append(item)
     return kept
 
 
-def _without_stored(connection: duckdb.DuckDBPyConnection, items: list[_Item], outcomes: list[Outcome]) -> list[_Item]:
+def _without_stored(connection: duckdb.DuckDBPyConnection, items: list[Item], outcomes: list[Outcome]) -> list[Item]:
     """Drop what the store has already."""
-    identified = [(number, item.record) for number, item in enumerate(items) if item.record.has_identity]
-    if not identified:
+    numbers = [number for number, item in enumerate(items) if item[3].identity]
+    if not numbers:
         return items
-    instants = [record.timestamp_ms for _, record in identified]
+    records = [items[number][3] for number in numbers]
+    instants = [record.timestamp_ms for record in records]
     connection.register(
         "incoming",
         pa.table(
             {
-                "number": pa.array([number for number, _ in identified], pa.int32()),
-                "id": pa.array([record.id for _, record in identified], pa.string()),
+                "number": pa.array(numbers, pa.int32()),
+                "id": pa.array([record.id for record in records], pa.string()),
                 "timestamp": _instants(instants),
             }
         ),
@@ -89,6 +90,7 @@ def _without_stored(connection: duckdb.DuckDBPyConnection, items: list[_Item], o
             FROM incoming
             JOIN (SELECT * FROM events WHERE "timestamp" BETWEEN make_timestamp(?) AND make_timestamp(?)) AS events
               ON events.id = incoming.id AND events."timestamp" = incoming."timestamp"
+               AND events.has_identity
             JOIN series ON series.series_id = events.series_id""",
         [min(instants) * 1000, max(instants) * 1000],
     ).fetchall()
@@ -96,11 +98,11 @@ def _without_stored(connection: duckdb.DuckDBPyConnection, items: list[_Item], o
     taken = set()
     for number, organization_id, kind_name, *values in stored:
         item = items[number]
-        if number in taken or (organization_id, kind_name) != (item.organization_id, item.record.kind.name):
+        if number in taken or (organization_id, kind_name) != (item[2], item[3].kind.name):
             continue
         taken.add(number)
-        _count_repeat(outcomes[item.batch], item, _stored_record(item.record, values))
-    return [item for number, item in enumerate(items) if number not in taken]
+        _count_repeat(outcomes, item, _stored_record(item[3], values))
+    return [item for number, item in enumerate(items) if number not in taken] if taken else items
 
 
 def _stored_record(like: Record, values: list[Any]) -> Record:
@@ -113,12 +115,12 @@ def _stored_record(like: Record, values: list[Any]) -> Record:
     )
 
 
-def _count_repeat(outcome: Outcome, item: _Item, stands: Record) -> None:
-    sent = item.record
-    if stands.dimensions == sent.dimensions and stands.measures == sent.measures and stands.cost == sent.cost:
-        outcome.duplicates[sent.kind.name] += 1
-        return
+def _count_repeat(outcomes: list[Outcome], item: Item, stands: Record) -> None:
+    number, position, _, sent = item
     kind = sent.kind
+    if stands.dimensions == sent.dimensions and stands.measures == sent.measures and stands.cost == sent.cost:
+        outcomes[number].duplicates[kind.name] += 1
+        return
     fields = (*kind.dimensions, *kind.measures, "cost")
     pairs = zip(
         fields,
@@ -127,17 +129,16 @@ def _count_repeat(outcome: Outcome, item: _Item, stands: Record) -> None:
         strict=True,
     )
     field, stored, value = next(pair for pair in pairs if pair[1] != pair[2])
-    outcome.conflicts.append(Conflict(item.position, kind.name, field, stored, value))
+    outcomes[number].conflicts.append(Conflict(position, kind.name, field, stored, value))
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, series: SeriesIndex, items: list[_Item]) -> None:
-    keys = [key_of(item.organization_id, item.record) for item in items]
+def _insert(connection: duckdb.DuckDBPyConnection, series: SeriesIndex, items: list[Item]) -> None:
+    keys = [(organization_id, record.kind.name, record.dimensions) for _, _, organization_id, record in items]
     numbers = series.numbers(connection, keys)
-    rows = sorted(
-        ((item.record, numbers[key]) for item, key in zip(items, keys, strict=True)),
-        key=lambda row: row[0].kind.name,
-    )
-    tables = {name: _table(list(group)) for name, group in groupby(rows, key=lambda row: row[0].kind.name)}
+    by_kind: dict[str, list[tuple[Record, int]]] = {}
+    for item, key in zip(items, keys, strict=True):
+        by_kind.setdefault(key[1], []).append((item[3], numbers[key]))
+    tables = {name: _table(rows) for name, rows in by_kind.items()}
     connection.register("fresh", pa.concat_tables(tables.values(), promote_options="default"))
     connection.execute("INSERT INTO events BY NAME SELECT * FROM fresh")
     connection.unregister("fresh")
@@ -157,6 +158,7 @@ def _table(rows: list[tuple[Record, int]]) -> pa.Table:
     columns = {
         "id": pa.array([record.id for record in records], pa.string()),
         "timestamp": _instants([record.timestamp_ms for record in records]),
+        "has_identity": pa.array([record.identity is not None for record in records], pa.bool_()),
         "series_id": pa.array([number for _, number in rows], pa.int32()),
     }
     counts = zip(*(record.measures for record in records), strict=True)

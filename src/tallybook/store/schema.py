@@ -28,8 +28,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         f"""CREATE TABLE series (series_id INTEGER NOT NULL, organization_id VARCHAR NOT NULL,
             kind VARCHAR NOT NULL, {_DIMENSION_COLUMNS})""",
-        f"""CREATE TABLE events (id VARCHAR, "timestamp" TIMESTAMP NOT NULL, series_id INTEGER NOT NULL,
-            {_MEASURE_COLUMNS}, cost DECIMAL(38, 18))""",
+        f"""CREATE TABLE events (id VARCHAR, "timestamp" TIMESTAMP NOT NULL, has_identity BOOLEAN NOT NULL,
+            series_id INTEGER NOT NULL, {_MEASURE_COLUMNS}, cost DECIMAL(38, 18))""",
         f"CREATE TABLE usage_hours (start TIMESTAMP NOT NULL, series_id INTEGER NOT NULL, {_FLOW_COLUMNS})",
         f"CREATE TABLE usage_days (start TIMESTAMP NOT NULL, series_id INTEGER NOT NULL, {_FLOW_COLUMNS})",
         """CREATE TABLE levels ("timestamp" TIMESTAMP NOT NULL, series_id INTEGER NOT NULL,

@@ -6,7 +6,6 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
-from tallybook.event import Record
 from tallybook.kinds import DIMENSIONS, KINDS
 
 SeriesKey = tuple[str, str, tuple[str | bool | None, ...]]
@@ -20,11 +19,6 @@ _SCHEMA: Final = pa.schema(
     [("series_id", pa.int32())] + [(name, pa.bool_() if name == "batch" else pa.string()) for name in _COLUMNS]
 )
 _SAME: Final = " AND ".join(f"known.{name} IS NOT DISTINCT FROM wanted.{name}" for name in DIMENSIONS)
-
-
-def key_of(organization_id: str, record: Record) -> SeriesKey:
-    """Return the series a record belongs to."""
-    return organization_id, record.kind.name, record.dimensions
 
 
 class SeriesIndex:
