@@ -57,22 +57,42 @@ def test_many_small_commits_compact_to_one_row_a_cell_and_answer_the_same(store:
         post(store, image(number, user=f"u{number % 2}"))
     before = rows(store)
     # 20 events in 10 hours and 1 day, of 2 users: hours 20 rows for 20 cells, days 20 rows for 2 cells
-    assert store.compact(rows_min=1) == 18
-    assert store.compact(rows_min=1) == 0
+    assert store.compact(1, merges_max=100) == 18
+    assert store.compact(1, merges_max=100) == 0
     assert rows(store) == before
     assert store.check(None) == []
 
 
-def test_a_day_with_few_surplus_rows_is_left_alone(store: DuckStore) -> None:
+def test_a_day_with_little_surplus_waits_until_it_has_more(store: DuckStore) -> None:
+    for number in range(4):
+        post(store, image(number))
+    # 4 rows for the one day, 4 rows for two hours
+    assert store.compact(3, merges_max=100) == 3
+    assert store.compact(3, merges_max=100) == 0
+    assert store.compact(1, merges_max=100) == 2
+
+
+def test_compaction_takes_the_worst_first_and_no_more_than_asked(store: DuckStore) -> None:
+    for number in range(6):
+        post(store, image(number))
+    assert store.compact(1, merges_max=1) == 5  # the day; its three hours wait
+    assert store.compact(1, merges_max=1) == 3
+
+
+def test_a_day_untouched_since_the_last_look_is_not_looked_at(store: DuckStore) -> None:
     post(store, image(1))
-    post(store, image(2))
-    assert store.compact(rows_min=100) == 0
+    store.compact(1, merges_max=100)
+    post(store, image(100))
+    post(store, image(100, user="u2"))
+    assert store._touched_days == {DAY + 2 * 86_400}
+    store.compact(1, merges_max=100)
+    assert store._touched_days == set()
 
 
 def test_a_late_event_after_compaction_is_in_the_next_answer(store: DuckStore) -> None:
     post(store, image(1))
     post(store, image(2))
-    store.compact(rows_min=1)
+    store.compact(1, merges_max=100)
     post(store, image(3))
     assert sum(row.measures[0] for row in store.usage(question())) == 3
 
@@ -122,9 +142,9 @@ def test_a_series_is_found_again_after_a_restart(tmp_path: Path) -> None:
 
 def test_a_failed_commit_leaves_nothing_behind(store: DuckStore) -> None:
     good = decode(image(1).encode(), NOW_MS, 10).records
-    impossible = good[0]._replace(measures=(2**70, 1))
+    impossible = good[0]._replace(measures=(2**70, 1), id="2", identity=None)
     with pytest.raises(OverflowError):
-        store.append([Batch("org-a", [*good, impossible._replace(id="2")])])
+        store.append([Batch("org-a", [*good, impossible])])
     assert store.facts(None).events == store.facts(None).series == 0
     assert post(store, image(1)).accepted.total() == 1
     assert store.check(None) == []
@@ -136,7 +156,12 @@ def test_sums_beyond_64_bits_are_exact(store: DuckStore) -> None:
         f'{{"kind": "images", "id": "{number}", "timestamp": {DAY}, "images": {largest}}}' for number in range(2000)
     ]
     store.append([Batch("org-a", decode("\n".join(events).encode(), NOW_MS, 5000).records)])
-    assert [row.measures[0] for row in store.usage(question())] == [2000 * largest]
+    total = [row.measures[0] for row in store.usage(question())]
+    assert total == [2000 * largest]
+    store.compact(1, merges_max=100)
+    store.rebuild(DAY, DAY + 1, None)
+    assert [row.measures[0] for row in store.usage(question())] == total
+    assert store.check(None) == []
 
 
 def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:

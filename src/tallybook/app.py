@@ -28,8 +28,11 @@ from tallybook.routes.context import Context, answer
 from tallybook.store.duckdb import DuckStore
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
-_COMPACT_ROWS: Final = 10_000
-"""Fewer surplus rollup rows than this in a day are not worth a transaction."""
+_ROWS_FOR_CELL_MAX: Final = 1.25
+"""Rollup rows for each cell of a day from which on merging them pays."""
+_MERGES_MAX: Final = 8
+"""Days of a rollup merged at once: a second or so of work, for which a stop may have to wait."""
+_COMPACT_BREATH_S: Final = 1
 
 _log = structlog.get_logger()
 
@@ -88,11 +91,14 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
 
 
 async def _compact_now_and_then(context: Context) -> None:
+    saved = 0
     while context.settings.compact_every_s:
-        await asyncio.sleep(context.settings.compact_every_s)
+        # Where there was much to do there may be more; a breath between keeps it in the background.
+        await asyncio.sleep(_COMPACT_BREATH_S if saved else context.settings.compact_every_s)
         try:
-            saved = await to_thread.run_sync(context.store.compact, _COMPACT_ROWS)
+            saved = await to_thread.run_sync(context.store.compact, _ROWS_FOR_CELL_MAX, _MERGES_MAX)
         except Exception:
+            saved = 0
             _log.exception("compaction failed")
         else:
             context.metrics.compacted_rows.inc(saved)

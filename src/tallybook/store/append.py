@@ -12,6 +12,7 @@ from typing import Any, Final
 import duckdb
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tallybook.event import Record
 from tallybook.kinds import DIMENSIONS, KINDS, MEASURES
@@ -19,6 +20,7 @@ from tallybook.store.protocol import Batch, Conflict, Outcome, Quarantined
 from tallybook.store.series import SeriesIndex
 
 _INSTANT: Final = pa.timestamp("us")
+_SUM_MAX: Final = 2**63 - 1
 _COST: Final = pa.decimal128(38, 18)
 
 
@@ -175,12 +177,15 @@ def _instants(instants_ms: list[int]) -> "pa.Array[Any]":
 
 def _roll_up(connection: duckdb.DuckDBPyConnection, flows: pa.Table) -> None:
     measures = [name for name in flows.column_names if name in MEASURES]
-    sums = ", ".join(f"sum({name}) AS {name}" for name in measures)
+    # Rows of one cell add up, so events whose sums might pass 64 bits are simply left in rows of their own.
+    fits = all((pc.max(flows[name]).as_py() or 0) * flows.num_rows <= _SUM_MAX for name in measures)
+    sums = ", ".join(f"sum({name}) AS {name}" if fits else name for name in measures)
+    group = "GROUP BY 1, 2" if fits else ""
     connection.register("fresh", flows)
     for table, cell in (("usage_hours", "hour"), ("usage_days", "day")):
         connection.execute(
             f"""INSERT INTO {table} BY NAME
-                SELECT date_trunc('{cell}', "timestamp") AS start, series_id, {sums} FROM fresh GROUP BY 1, 2"""
+                SELECT date_trunc('{cell}', "timestamp") AS start, series_id, {sums} FROM fresh {group}"""
         )
     connection.unregister("fresh")
 

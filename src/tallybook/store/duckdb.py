@@ -18,6 +18,7 @@ from tallybook.store.append import append
 from tallybook.store.protocol import Batch, Difference, Outcome, Quarantined, StoreFacts, UsageRow
 from tallybook.store.schema import current_version, migrate
 from tallybook.store.series import SeriesIndex
+from tallybook.timegrid import DAY_S, floor_s
 
 FILE_NAME: Final = "tallybook.duckdb"
 # Checkpoints rewrite what the log holds: rarely enough to keep ingest steady, often enough that replaying it at start
@@ -55,6 +56,9 @@ class DuckStore:
         self._series = SeriesIndex(self._writer)
         self._local = threading.local()
         self._maintenance = threading.Lock()
+        self._touching = threading.Lock()
+        self._touched_days: set[int] | None = None
+        """Days written since the last compaction, Unix seconds; None at first: any day may have been."""
 
     def append(self, batches: Sequence[Batch]) -> list[Outcome]:
         """See `Store.append`."""
@@ -67,6 +71,10 @@ class DuckStore:
             self._roll_back()
             raise
         self._series.settle()
+        days = {floor_s(record.timestamp_ms // 1000, DAY_S) for batch in batches for record in batch.records}
+        with self._touching:
+            if self._touched_days is not None:
+                self._touched_days |= days
         return outcomes
 
     def _roll_back(self) -> None:
@@ -123,10 +131,29 @@ class DuckStore:
         assert row is not None  # an aggregate without groups always has one row
         return int(row[0])
 
-    def compact(self, rows_min: int) -> int:
+    def compact(self, rows_for_cell_max: float, merges_max: int) -> int:
         """See `Store.compact`."""
         with self._maintenance:
-            return maintenance.compact(self._reader(), rows_min)
+            return self._compact(rows_for_cell_max, merges_max)
+
+    def _compact(self, rows_for_cell_max: float, merges_max: int) -> int:
+        with self._touching:  # what is written from here on counts for the next time
+            days, self._touched_days = self._touched_days, set()
+        if days is not None and not days:
+            return 0
+        connection = self._reader()
+        found = maintenance.surplus(connection, days)
+        worst = sorted(found, key=lambda place: -found[place])[:merges_max]
+        merged = [place for place in worst if found[place] > rows_for_cell_max]
+        saved = sum(maintenance.merge(connection, table, day_s) for table, day_s in merged)
+        with self._touching:
+            self._touched_days |= {place[1] for place, ratio in found.items() if ratio > 1 and place not in merged}
+        if saved:
+            # Merged rows are read faster once the file has no trace of those they replace. If a commit is under way
+            # this is refused, and left to the next checkpoint.
+            with suppress(duckdb.Error):
+                connection.execute("CHECKPOINT")
+        return saved
 
     def rebuild(self, start_s: int, end_s: int, organization_id: str | None) -> int:
         """See `Store.rebuild`."""

@@ -4,7 +4,8 @@ Each works a day at a time in a transaction of its own, beside the writer. Snaps
 adds meanwhile is neither read nor deleted here, so its rows stay and add up.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -15,6 +16,7 @@ from tallybook.store.protocol import Difference
 from tallybook.timegrid import DAY_S, floor_s
 
 _SUMS: Final = ", ".join(f"sum({name}) AS {name}" for name in FLOWS)
+_COUNTS: Final = ", ".join(FLOWS)
 _ROLLUPS: Final = (("usage_hours", "hour"), ("usage_days", "day"))
 _LEVEL_KINDS: Final = tuple(kind.name for kind in KINDS.values() if kind.is_level)
 _MINE: Final = (
@@ -26,35 +28,47 @@ _DAY: Final = (
 )
 
 
-def compact(connection: duckdb.DuckDBPyConnection, rows_min: int) -> int:
-    """Merge the rollup rows of each day that has at least `rows_min` more of them than cells.
+def surplus(connection: duckdb.DuckDBPyConnection, days: Collection[int] | None) -> dict[tuple[str, int], float]:
+    """Return for each rollup and day how many rows it has for each of its cells.
 
-    Returns:
-        How many rows that saved.
+    Args:
+        days: starts of the days to look at, Unix seconds; None: all.
     """
-    saved = 0
+    found: dict[tuple[str, int], float] = {}
     for table, _ in _ROLLUPS:
         rows = connection.execute(
-            f"""SELECT epoch_ms(date_trunc('day', start)) // 1000, count(*) - count(DISTINCT (start, series_id))
-                FROM {table} GROUP BY 1 ORDER BY 1"""
+            f"""SELECT epoch_ms(day) // 1000, count(*) / count(DISTINCT (start, series_id))
+                FROM (SELECT date_trunc('day', start) AS day, start, series_id FROM {table})
+                WHERE $days IS NULL OR epoch_ms(day) // 1000 IN (SELECT unnest($days))
+                GROUP BY 1 ORDER BY 1""",
+            {"days": None if days is None else list(days)},
         ).fetchall()
-        for day_s, surplus in rows:
-            if surplus >= rows_min:
-                _in_transaction(connection, partial(_merge, connection, table, day_s))
-                saved += surplus
-    return saved
+        found |= {(table, day_s): ratio for day_s, ratio in rows}
+    return found
 
 
-def _merge(connection: duckdb.DuckDBPyConnection, table: str, day_s: int) -> None:
+def merge(connection: duckdb.DuckDBPyConnection, table: str, day_s: int) -> int:
+    """Leave one row of a rollup for each cell of a day, ordered; return how many rows that saved."""
     day = _DAY.format(instant="start")
-    connection.execute(
-        f"""CREATE OR REPLACE TEMP TABLE merged AS
-            SELECT start, series_id, {_SUMS} FROM {table} WHERE {day} GROUP BY 1, 2 ORDER BY 1, 2""",
-        {"day_s": day_s},
-    )
-    connection.execute(f"DELETE FROM {table} WHERE {day}", {"day_s": day_s})
-    connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM merged")
-    connection.execute("DROP TABLE merged")
+    values = {"day_s": day_s}
+    saved = 0
+
+    def work() -> None:
+        nonlocal saved
+        connection.execute(
+            f"""CREATE OR REPLACE TEMP TABLE merged AS
+                SELECT start, series_id, {_SUMS} FROM {table} WHERE {day} GROUP BY 1, 2 ORDER BY 1, 2""",
+            values,
+        )
+        (before,) = connection.execute(f"DELETE FROM {table} WHERE {day}", values).fetchall()
+        (after,) = connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM merged").fetchall()
+        connection.execute("DROP TABLE merged")
+        saved = before[0] - after[0]
+
+    # Sums that pass 64 bits do not fit a row; such a day stays in several rows, which add up all the same.
+    with suppress(duckdb.ConversionException):
+        _in_transaction(connection, work)
+    return saved
 
 
 def rebuild(connection: duckdb.DuckDBPyConnection, start_s: int, end_s: int, organization_id: str | None) -> int:
@@ -79,11 +93,18 @@ def rebuild(connection: duckdb.DuckDBPyConnection, start_s: int, end_s: int, org
         },
     ).fetchall()
     for (day_s,) in days:
-        _in_transaction(connection, partial(_rebuild_day, connection, day_s, organization_id))
+        try:
+            _in_transaction(
+                connection, partial(_rebuild_day, connection, day_s, organization_id, _SUMS, "GROUP BY 1, 2")
+            )
+        except duckdb.ConversionException:  # sums that pass 64 bits
+            _in_transaction(connection, partial(_rebuild_day, connection, day_s, organization_id, _COUNTS, ""))
     return len(days)
 
 
-def _rebuild_day(connection: duckdb.DuckDBPyConnection, day_s: int, organization_id: str | None) -> None:
+def _rebuild_day(
+    connection: duckdb.DuckDBPyConnection, day_s: int, organization_id: str | None, counts: str, group: str
+) -> None:
     values = {"day_s": day_s, "organization_id": organization_id}
     raw_day = _DAY.format(instant='"timestamp"')
     levels = f"series_id IN (SELECT series_id FROM series WHERE kind IN {_in(_LEVEL_KINDS)})"
@@ -91,8 +112,8 @@ def _rebuild_day(connection: duckdb.DuckDBPyConnection, day_s: int, organization
         connection.execute(f"DELETE FROM {table} WHERE {_DAY.format(instant='start')} AND {_MINE}", values)
         connection.execute(
             f"""INSERT INTO {table} BY NAME
-                SELECT date_trunc('{cell}', "timestamp") AS start, series_id, {_SUMS} FROM events
-                WHERE {raw_day} AND {_MINE} AND NOT {levels} GROUP BY 1, 2 ORDER BY 1, 2""",
+                SELECT date_trunc('{cell}', "timestamp") AS start, series_id, {counts} FROM events
+                WHERE {raw_day} AND {_MINE} AND NOT {levels} {group} ORDER BY 1, 2""",
             values,
         )
     connection.execute(f"DELETE FROM levels WHERE {raw_day} AND {_MINE}", values)

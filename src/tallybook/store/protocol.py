@@ -139,8 +139,12 @@ class Store(Protocol):
         """Return how many events are in quarantine, of all organizations."""
         ...
 
-    def compact(self, rows_min: int) -> int:
-        """Merge the rollup rows of days that gained at least that many; return how many rows that saved."""
+    def compact(self, rows_for_cell_max: float, merges_max: int) -> int:
+        """Merge the rollup rows of days that have more for each cell than that, at most so many days of a rollup.
+
+        Returns:
+            How many rows that saved.
+        """
         ...
 
     def rebuild(self, start_s: int, end_s: int, organization_id: str | None) -> int:
