@@ -168,7 +168,7 @@ def test_a_file_that_cannot_be_read_is_one_line(
     arguments: tuple[str, ...], said: str, tmp_path: Path, served: tuple[str, ...]
 ) -> None:
     (tmp_path / "plain.csv").write_text("a,b\n1,2\n")
-    (tmp_path / "broken.ndjson.gz").write_bytes(gzip.compress(b"{}\n" * 1000)[:30])
+    (tmp_path / "broken.ndjson.gz").write_bytes(gzip.compress(b'{"kind": "images", "images": 1}\n' * 1000)[:60])
     (tmp_path / "latin.csv").write_bytes("a,b\nü,2\n".encode("latin-1"))
     assert said in run("import", *arguments, *served, code=1, cwd=tmp_path)
 
@@ -314,3 +314,28 @@ def test_the_demo_starts_anew_each_time_but_never_clears_what_is_not_its_own(tmp
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").touch()
     assert "is not a demo" in run("demo", "--data", tmp_path / "precious", code=1)
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["--queries-max=0", "--compact-every-s=-1", "--port=99999", "--memory-bytes-max=0", "--body-bytes-max=1"],
+)
+def test_a_setting_out_of_bounds_is_refused(flag: str, tmp_path: Path) -> None:
+    assert "Must be" in run("serve", "--data", tmp_path / "data", flag, code=2)
+
+
+def test_a_settings_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    missing = str(tmp_path / "none.toml")
+    assert "which is no file" in run("doctor", code=1, env={"TALLYBOOK_CONFIG": missing})
+
+
+def test_a_file_of_no_kind_is_refused_before_anything_is_sent(tmp_path: Path, served: tuple[str, ...]) -> None:
+    (tmp_path / "trace.csv").write_text("input_tokens\n5\n")
+    assert "say which with --kind" in run("import", tmp_path / "trace.csv", *served, code=1)
+    assert run("quarantine", "list", "--json", *served) == ""
+
+
+def test_a_new_data_directory_is_for_its_owner_alone(tmp_path: Path) -> None:
+    run("keys", "create", "x", "--data", tmp_path / "data")
+    assert (tmp_path / "data").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "data" / "keys.sqlite3").stat().st_mode & 0o077 == 0

@@ -6,15 +6,24 @@ A setting is a flag (``--queue-bytes-max``), an environment variable (``TALLYBOO
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import platformdirs
+from cyclopts import Parameter, validators
 
 ADMIN_KEY_VARIABLE: Final = "TALLYBOOK_ADMIN_KEY"
 """Environment only: a secret does not belong on a command line, where every process can read it."""
 CONFIG_VARIABLE: Final = "TALLYBOOK_CONFIG"
 DEFAULT_ORGANIZATION: Final = "org-default"
 DEFAULT_DATA: Final = platformdirs.user_data_path("tallybook")
+
+_MIB: Final = 1024 * 1024
+_GIB: Final = 1024 * _MIB
+
+
+def _between(least: int, most: int) -> Parameter:
+    """A number out of these bounds is refused when the server starts."""
+    return Parameter(validator=validators.Number(gte=least, lte=most))
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,27 +34,27 @@ class Settings:
     """Directory of the store and the keys. Made if it does not exist."""
     host: str = "127.0.0.1"
     """Address to listen on; 0.0.0.0 for all. Put a TLS proxy in front of anything but loopback."""
-    port: int = 8080
+    port: Annotated[int, _between(0, 65_535)] = 8080
     """Port to listen on; 0 picks a free one."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe messages that are logged."""
     log_format: Literal["auto", "json", "console"] = "auto"
     """How messages are written to standard error; auto is console on a terminal and json elsewhere."""
-    body_bytes_max: int = 32 * 1024 * 1024
+    body_bytes_max: Annotated[int, _between(1024, _GIB)] = 32 * _MIB
     """The largest request body, unpacked."""
-    events_max: int = 100_000
+    events_max: Annotated[int, _between(1, 10_000_000)] = 100_000
     """The most events in a request."""
-    queue_bytes_max: int = 256 * 1024 * 1024
+    queue_bytes_max: Annotated[int, _between(1, 1024 * _GIB)] = 256 * _MIB
     """The most bytes of bodies that wait to be written; beyond it requests get 429 with Retry-After."""
-    rows_max: int = 200_000
+    rows_max: Annotated[int, _between(1, 10_000_000)] = 200_000
     """The most results in a page; beyond it a question gets 400 that says how to narrow it."""
-    quarantine_max: int = 1_000_000
+    quarantine_max: Annotated[int, _between(0, 1_000_000_000)] = 1_000_000
     """The most events kept in quarantine, of all organizations; beyond it requests with bad events get 429."""
-    memory_bytes_max: int = 1024 * 1024 * 1024
+    memory_bytes_max: Annotated[int, _between(64 * _MIB, 1024 * _GIB)] = _GIB
     """The most memory the store's engine uses."""
-    queries_max: int = 4
+    queries_max: Annotated[int, _between(1, 1_000)] = 4
     """The most questions answered at once; further ones wait."""
-    compact_every_s: int = 60
+    compact_every_s: Annotated[int, _between(0, 86_400)] = 60
     """Seconds between looks for rollups worth compacting; 0 never looks."""
-    stop_s_max: int = 30
+    stop_s_max: Annotated[int, _between(0, 3_600)] = 30
     """Seconds that open requests have to end when the server stops."""

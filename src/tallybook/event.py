@@ -157,12 +157,13 @@ Event = Union[tuple(_SHAPES)]  # type: ignore[valid-type]  # noqa: UP007  one ty
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
-def record(event: msgspec.Struct, now_ms: int, *, check_text: bool = True) -> Record:
+def record(event: msgspec.Struct, now_ms: int, *, received_ms: int | None = None, check_text: bool = True) -> Record:
     """Complete and normalise one decoded event.
 
     Args:
         event: an instance of one of the types of `Event`.
-        now_ms: time of receipt, Unix milliseconds; used where the event has no timestamp.
+        now_ms: the present, Unix milliseconds; a timestamp may lie an hour ahead of it.
+        received_ms: when it was received, if not now: the timestamp of an event that has none.
         check_text: look for control characters. False only where the raw bytes cannot hold any.
 
     Raises:
@@ -176,7 +177,10 @@ def record(event: msgspec.Struct, now_ms: int, *, check_text: bool = True) -> Re
         if values[position] is None:
             raise FaultyEvent(_faults(event, shape, values, now_ms))
     try:
-        instant_ms = now_ms if timestamp is None else timestamp_to_ms(timestamp, now_ms)
+        if timestamp is None:
+            instant_ms = now_ms if received_ms is None else received_ms
+        else:
+            instant_ms = timestamp_to_ms(timestamp, now_ms)
         measures = fill_in(values[split:-1])
     except ValueError:
         raise FaultyEvent(_faults(event, shape, values, now_ms)) from None

@@ -11,6 +11,7 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -144,7 +145,9 @@ class KeyStore:
             if key.expires_at_s is not None and key.expires_at_s <= now_s:
                 return None
             if key.last_used_at_s is None or key.last_used_at_s <= now_s - _USED_EVERY_S:
-                self._connection.execute("UPDATE keys SET last_used_at = ? WHERE hash = ?", [now_s, hashed])
+                # A key stays good when its use cannot be noted, on a full disk for instance.
+                with suppress(sqlite3.OperationalError):
+                    self._connection.execute("UPDATE keys SET last_used_at = ? WHERE hash = ?", [now_s, hashed])
         return key
 
     def knows(self, value: str) -> bool:

@@ -32,7 +32,7 @@ def hold(directory: Path) -> Iterator[None]:
         CommandFailed: the directory cannot be made or written.
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = FileLock(directory / _LOCK)
         lock.acquire(timeout=0)
     except Timeout:

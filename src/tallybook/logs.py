@@ -2,9 +2,12 @@
 
 import logging
 import sys
-from typing import Literal
+from typing import Final, Literal
 
 import structlog
+
+_TRACEBACK: Final = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+"""Without the values of variables: among them are keys and events."""
 
 
 def configure(level: str, style: Literal["auto", "json", "console"]) -> None:
@@ -21,9 +24,9 @@ def configure(level: str, style: Literal["auto", "json", "console"]) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if console
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        else [structlog.processors.ExceptionRenderer(_TRACEBACK), structlog.processors.JSONRenderer()]
     )
     structlog.configure(
         processors=[*shared, *renderer],

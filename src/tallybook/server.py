@@ -93,9 +93,9 @@ def _bind(settings: Settings) -> socket.socket:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
     except OSError as error:
+        problem = os.strerror(error.errno) if error.errno else error
         raise CommandFailed(
-            f"cannot listen on {settings.host} port {settings.port}: {error.strerror or error}; "
-            "choose another --host or --port"
+            f"cannot listen on {settings.host} port {settings.port}: {problem}; choose another --host or --port"
         ) from error
 
 

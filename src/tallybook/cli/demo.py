@@ -93,7 +93,7 @@ A first question, with curl: tokens by model, the last seven days. Paste it into
 curl -s "{url}/v1/organization/usage/completions?start_time=$(($(date +%s) - 604800))&group_by=model" \\
   -H "Authorization: Bearer {key}"
 
-The same with the official Python client:
+The same with the official Python client (a checkout has it; elsewhere: pip install openai):
 
 {sys.executable} <<'END'
 import time

@@ -25,7 +25,7 @@ from tallybook.kinds import DIMENSIONS, KINDS, MEASURES
 
 _ROWS_AT_ONCE: Final = 5_000
 _FAULTS_SHOWN: Final = 10
-_FIELDS: Final = ("id", "timestamp", *DIMENSIONS, *MEASURES)
+_FIELDS: Final = ("kind", "id", "timestamp", *DIMENSIONS, *MEASURES)
 _OUTCOMES: Final = ("accepted", "duplicates", "conflicts", "rejected")
 
 Row = dict[str, Any] | bytes
@@ -49,6 +49,7 @@ def import_(
     grown, stores nothing twice. A time without an offset is UTC. The exit code is 1 if anything was refused.
 
     Example: tallybook import events.ndjson.gz
+
     Example: tallybook import trace.csv --kind completions --map timestamp=TIMESTAMP --map input_tokens=ContextTokens
 
     Args:
@@ -66,7 +67,7 @@ def import_(
         for path in files:
             with _open(path, progress) as stream:
                 events = (_event(row, columns, constants) for row in _rows(path, stream))
-                for first, batch in _numbered_batches(events, path.name):
+                for first, batch in _numbered_batches(_of_a_kind(events, path), path.name):
                     receipt = client.post_events("usage/events", b"\n".join(batch))
                     for outcome in _OUTCOMES:
                         totals[outcome] += receipt[outcome]
@@ -173,6 +174,14 @@ def _timestamp(value: str) -> Any:
 def _rfc3339(value: str) -> str:
     found = datetime.fromisoformat(value)
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).isoformat()
+
+
+def _of_a_kind(events: Iterator[Row], path: Path) -> Iterator[Row]:
+    """Yield the events; a file whose very first names no kind is not one of events as it is."""
+    for row, event in enumerate(events):
+        if row == 0 and isinstance(event, dict) and "kind" not in event:
+            raise CommandFailed(f"the rows of {path} name no kind; say which with --kind, or --map kind=COLUMN")
+        yield event
 
 
 def _numbered_batches(events: Iterator[Row], name: str) -> Iterator[tuple[int, list[bytes]]]:

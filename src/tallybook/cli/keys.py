@@ -21,6 +21,7 @@ from tallybook.keys import ALL_SCOPES, KeyStore, Scope
 
 keys = cyclopts.App(name="keys", help="Make, list and revoke admin keys; a running server follows at once.")
 
+_Organization = Annotated[str, Parameter(env_var="TALLYBOOK_ORGANIZATION")]
 _Data = Annotated[Path, Parameter(env_var="TALLYBOOK_DATA")]
 
 _SCOPES: Final = {"read": Scope.READ, "write": Scope.WRITE, "manage": Scope.MANAGE}
@@ -33,7 +34,7 @@ def create(
     *,
     scope: Annotated[list[Literal["read", "write", "manage"]] | None, Parameter(negative="")] = None,
     expires: str | None = None,
-    organization: str = DEFAULT_ORGANIZATION,
+    organization: _Organization = DEFAULT_ORGANIZATION,
     data: _Data = DEFAULT_DATA,
 ) -> None:
     """Make a key and print it, once.
@@ -54,7 +55,7 @@ def create(
     # `90d` counts forward here, unlike in a question about the past.
     expires_at_s = None if expires is None else _ahead(expires, now)
     scopes = [_SCOPES[item] for item in dict.fromkeys(scope)] if scope else ALL_SCOPES
-    data.mkdir(parents=True, exist_ok=True)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _open(data) as store:
         key, value = store.create(organization, name, scopes, now, expires_at_s=expires_at_s)
     print(value)
@@ -93,7 +94,7 @@ def list_(*, organization: str | None = None, data: _Data = DEFAULT_DATA) -> Non
 
 
 @keys.command
-def revoke(key_id: str, /, *, organization: str = DEFAULT_ORGANIZATION, data: _Data = DEFAULT_DATA) -> None:
+def revoke(key_id: str, /, *, organization: _Organization = DEFAULT_ORGANIZATION, data: _Data = DEFAULT_DATA) -> None:
     """Revoke a key; the server refuses it from the next request on.
 
     Example: tallybook keys revoke key_0123456789abcdef01234567 --data ./usage

@@ -62,6 +62,7 @@ def replay(
     """Try quarantined events again: one as it is or mended, or all.
 
     Example: tallybook quarantine replay
+
     Example: tallybook quarantine replay quar_0123456789abcdef01234567 --event mended.json
 
     Args:
@@ -92,6 +93,7 @@ def drop(
     """Remove quarantined events for good.
 
     Example: tallybook quarantine drop quar_0123456789abcdef01234567
+
     Example: tallybook quarantine drop --all
 
     Args:

@@ -63,6 +63,7 @@ def usage(
     """Show what was used, as a table in the terminal.
 
     Example: tallybook usage completions --group-by model --since 7d
+
     Example: tallybook usage completions --where model=gpt-4o-2024-08-06 --width 1h --since 24h --plot
 
     Args:
@@ -177,6 +178,8 @@ def _print_plot(buckets: list[dict[str, Any]], grouped: list[str], measure: str,
     top = [name for name, _ in sums.most_common(len(_COLORS))]
     room = max(10, terminal.width - len(bars[0][0]) - len(f"{longest:,}") - 4)
     table = Table(box=None, show_header=False, pad_edge=False, title=measure.replace("_", " "), title_justify="left")
+    for justify in ("left", "left", "right"):
+        table.add_column(justify=justify)
     for label, parts in bars:
         bar = Text()
         drawn = reached = 0

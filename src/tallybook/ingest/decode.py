@@ -103,7 +103,7 @@ def _split(body: bytes) -> Iterator[bytes]:
         return
     if (whole := _generic(body)) is not _BROKEN:
         if not isinstance(whole, dict):
-            raise _not_json(f"it is a {type(whole).__name__}, not an object")
+            raise _not_json("it is neither an object nor an array")
         yield body
         return
     lines = [line for line in body.splitlines() if line.strip()]
@@ -184,10 +184,16 @@ def _decode_each(items: Iterable[bytes], now_ms: int) -> Decoded:
     return decoded
 
 
-def decode_one(item: bytes, now_ms: int) -> Record | list[Fault]:
-    """Return the event an item is, or all that is wrong with it; never raises."""
+def decode_one(item: bytes, now_ms: int, received_ms: int | None = None) -> Record | list[Fault]:
+    """Return the event an item is, or all that is wrong with it; never raises.
+
+    Args:
+        item: one JSON object.
+        now_ms: the present, Unix milliseconds.
+        received_ms: when it was received, if not now.
+    """
     try:
-        return record(_ONE.decode(item), now_ms)
+        return record(_ONE.decode(item), now_ms, received_ms=received_ms)
     except FaultyEvent as error:
         return error.faults
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -204,13 +210,13 @@ def _explain(item: bytes, problem: str) -> list[Fault]:
 
 def _not_json(problem: str) -> InvalidRequest:
     return InvalidRequest(
-        f"the body is not JSON: {problem}; send one event, an array of events, or one event a line",
+        f"The body is not JSON: {problem}; send one event, an array of events, or one event a line",
         code="invalid_json",
     )
 
 
 def _too_many(count: int, events_max: int) -> BodyTooLarge:
     return BodyTooLarge(
-        f"the body holds {count} events, above the limit of {events_max}; send it in several requests",
+        f"The body holds {count} events, above the limit of {events_max}; send it in several requests",
         code="too_many_events",
     )

@@ -77,14 +77,14 @@ def _unzstd(body: bytes, limit_bytes: int) -> bytes:
 def too_large(limit_bytes: int) -> BodyTooLarge:
     """The error of a body above the limit."""
     return BodyTooLarge(
-        f"the body is larger than {limit_bytes} bytes unpacked; send it in several requests",
+        f"The body is larger than {limit_bytes} bytes unpacked; send it in several requests",
         code="body_too_large",
     )
 
 
 def _damaged(name: str, problem: str) -> InvalidRequest:
     return InvalidRequest(
-        f"the body is not the {name} that Content-Encoding says: {problem}; send it whole, or without the header",
+        f"The body is not the {name} that Content-Encoding says: {problem}; send it whole, or without the header",
         param="Content-Encoding",
         code="invalid_content_encoding",
     )

@@ -77,10 +77,10 @@ class Writer:
         waiting = _Waiting(batch, size_bytes, Future())
         with self._changed:
             if self._stopping:
-                raise Unavailable("the server is stopping; send the request again", retry_after_s=5)
+                raise Unavailable("The server is stopping; send the request again", retry_after_s=5)
             if self._queue and self._queue_bytes + size_bytes > self._queue_bytes_max:
                 raise Busy(
-                    f"{self._queue_bytes} bytes wait to be written, the limit is {self._queue_bytes_max}; "
+                    f"Too much waits to be written: {self._queue_bytes} bytes of {self._queue_bytes_max}; "
                     "nothing of this request was kept, send it again later",
                     code="queue_full",
                     retry_after_s=1,

@@ -48,7 +48,7 @@ async def _make_room(app: Context, wanted: int) -> None:
     held = await to_thread.run_sync(app.store.quarantine_count)
     if held + wanted > app.settings.quarantine_max:
         raise Busy(
-            f"{wanted} events are no good and quarantine is full ({held} of {app.settings.quarantine_max}); nothing of "
+            f"Bad events: {wanted}, but quarantine is full ({held} of {app.settings.quarantine_max}); nothing of "
             "this request was kept. Mend, replay or drop what is there, or send the good events alone",
             code="quarantine_full",
             retry_after_s=60,
@@ -69,7 +69,7 @@ async def commit(app: Context, batch: Batch, size_bytes: int) -> Outcome:
         raise
     except Exception as error:
         raise Unavailable(
-            "the store could not write the request; nothing of it was kept, send it again",
+            "The store could not write the request; nothing of it was kept, send it again",
             code="store_unavailable",
             retry_after_s=5,
         ) from error

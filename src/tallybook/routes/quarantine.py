@@ -87,7 +87,7 @@ async def _replay(app: Context, organization_id: str, items: list[Quarantined]) 
     decoded = Decoded([], [], [])
     released, kept = [], []
     for index, item in enumerate(items):
-        outcome = decode_one(item.event, now_ms())
+        outcome = decode_one(item.event, now_ms(), item.created_at_s * 1000)
         if isinstance(outcome, Record):
             decoded.records.append(outcome)
             decoded.indexes.append(index)

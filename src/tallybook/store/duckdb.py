@@ -87,7 +87,7 @@ class DuckStore:
         rows = self._reader().execute(statement.sql, statement.values).fetchall()
         if len(rows) > query.rows_max:
             raise InvalidRequest(
-                f"the page would have more than {query.rows_max} results; lower limit, group by fewer fields, or add "
+                f"The page would have more than {query.rows_max} results; lower limit, group by fewer fields, or add "
                 "a filter",
                 param="group_by",
                 code="too_many_results",
