@@ -20,8 +20,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tallybook.config import Settings
 from tallybook.errors import MethodNotAllowed, NotFound, RequestError
+from tallybook.event import nearest
 from tallybook.ingest.writer import Writer
 from tallybook.keys import KeyStore
+from tallybook.kinds import KINDS
 from tallybook.metrics import Metrics
 from tallybook.routes import events, keys, maintain, operate, quarantine, usage
 from tallybook.routes.context import Context, answer
@@ -164,7 +166,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
         return await _request_error(
             request,
             NotFound(
-                f"Unknown request URL: {request.method} {path}. The endpoints are described at /docs.",
+                f"Unknown request URL: {request.method} {path}{_nearest_kind(path)}. "
+                "The endpoints are described at /docs.",
                 code="unknown_url",
             ),
         )
@@ -180,6 +183,14 @@ async def _http_error(request: Request, error: Exception) -> Response:
         response.headers["allow"] = allowed
         return response
     return answer(RequestError(error.detail).envelope(), error.status_code)
+
+
+def _nearest_kind(path: str) -> str:
+    """Where a kind of usage was asked for that there is not: the nearest, or all."""
+    before, name = path.rpartition("/")[::2]
+    if before != "/v1/organization/usage":
+        return ""
+    return nearest(name, KINDS) or f" (usage kinds: {', '.join(KINDS)})"
 
 
 def _methods(request: Request) -> set[str]:

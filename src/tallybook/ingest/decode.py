@@ -89,11 +89,10 @@ def _decode_well_formed(body: bytes) -> list[msgspec.Struct]:
         return many
     if b"\n" not in body:
         return [_ONE.decode(body)]
-    lines = body.splitlines()
     try:
-        return [_ONE.decode(line) for line in lines if line.strip()]
+        return [_ONE.decode(line) for line in body.splitlines() if line.strip()]
     except msgspec.DecodeError:
-        return [_ONE.decode(body)]
+        return [_ONE.decode(body)]  # one event, over several lines
 
 
 def _split(body: bytes) -> Iterator[bytes]:
