@@ -24,7 +24,8 @@ def test_whole_days_are_summed_from_days() -> None:
     statement = usage_statement(QUESTION)
     assert statement.sql == (
         "SELECT greatest(epoch_ms(instant) // 1000 // $width_s * $width_s, $window_s) AS start_s, series.model, "
-        "sum(input_tokens) AS input_tokens, sum(num_model_requests) AS num_model_requests\n"
+        "try_cast(sum(input_tokens) AS BIGINT) AS input_tokens, "
+        "try_cast(sum(num_model_requests) AS BIGINT) AS num_model_requests\n"
         "FROM (\n"
         "SELECT start AS instant, series_id, input_tokens, num_model_requests FROM usage_days "
         "WHERE start >= make_timestamp($from_0::BIGINT * 1000000) AND start < make_timestamp($to_0::BIGINT * 1000000)\n"

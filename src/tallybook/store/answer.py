@@ -23,16 +23,21 @@ _INSTANT: Final = {
 }
 
 
-def usage_statement(query: UsageQuery) -> Statement:
+def usage_statement(query: UsageQuery, *, wide: bool = False) -> Statement:
     """Return the statement that answers a query.
 
     Its rows: start of the bucket in Unix seconds, the query's dimensions, the kind's measures; ordered by bucket and
     dimensions; at most one more than the query allows, so that too large an answer is seen.
+
+    Args:
+        query: the question.
+        wide: sums may have 128 bits. Otherwise a sum beyond 64 is NULL; such rows are fetched four times as fast.
     """
-    return _levels(query) if query.kind.is_level else _flows(query)
+    total = "sum({})" if wide else "try_cast(sum({}) AS BIGINT)"
+    return _levels(query, total) if query.kind.is_level else _flows(query, total)
 
 
-def _flows(query: UsageQuery) -> Statement:
+def _flows(query: UsageQuery, total: str) -> Statement:
     selection, values = _selection(query)
     measures = query.kind.measures
     segments = cover(query.start_s, query.end_s, query.width_s)
@@ -40,7 +45,7 @@ def _flows(query: UsageQuery) -> Statement:
     values |= {"width_s": query.width_s, "window_s": query.start_s}
     columns = ["greatest(epoch_ms(instant) // 1000 // $width_s * $width_s, $window_s) AS start_s"]
     columns += [f"series.{name}" for name in query.group_by]
-    columns += [f"sum({name}) AS {name}" for name in measures]
+    columns += [f"{total.format(name)} AS {name}" for name in measures]
     return Statement(
         f"SELECT {', '.join(columns)}\n"
         f"FROM (\n{cells}\n) AS cells JOIN series USING (series_id)\n"
@@ -62,7 +67,7 @@ def _cells(segment: Segment, number: int, measures: tuple[str, ...], values: dic
     )
 
 
-def _levels(query: UsageQuery) -> Statement:
+def _levels(query: UsageQuery, total: str) -> Statement:
     """A level holds from its report to the store's next one; a bucket has its mean over the elapsed part.
 
     The mean is rounded for each store before stores are added up, so that the groups of any grouping add up to the
@@ -96,7 +101,7 @@ def _levels(query: UsageQuery) -> Statement:
   WHERE usage_bytes > 0 AND {selection}
   GROUP BY ALL
 )
-SELECT start_s{groups}, sum((2 * byte_ms + length_ms) // (2 * length_ms)) AS usage_bytes
+SELECT start_s{groups}, {total.format("(2 * byte_ms + length_ms) // (2 * length_ms)")} AS usage_bytes
 FROM stores
 GROUP BY {_numbers(1 + len(query.group_by))}
 ORDER BY {_order(1 + len(query.group_by))}

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import duckdb
 import msgspec
@@ -13,7 +13,7 @@ from tallybook.errors import InvalidRequest, StoreUnusable
 from tallybook.event import Fault
 from tallybook.query import UsageQuery
 from tallybook.store import maintenance
-from tallybook.store.answer import usage_statement
+from tallybook.store.answer import Statement, usage_statement
 from tallybook.store.append import append
 from tallybook.store.protocol import Batch, Difference, Outcome, Quarantined, StoreFacts, UsageRow
 from tallybook.store.schema import current_version, migrate
@@ -83,8 +83,7 @@ class DuckStore:
 
     def usage(self, query: UsageQuery) -> list[UsageRow]:
         """See `Store.usage`."""
-        statement = usage_statement(query)
-        rows = self._reader().execute(statement.sql, statement.values).fetchall()
+        rows = self._fetch(usage_statement(query))
         if len(rows) > query.rows_max:
             raise InvalidRequest(
                 f"The page would have more than {query.rows_max} results; lower limit, group by fewer fields, or add "
@@ -93,6 +92,8 @@ class DuckStore:
                 code="too_many_results",
             )
         split = 1 + len(query.group_by)
+        if any(None in row[split:] for row in rows):
+            rows = self._fetch(usage_statement(query, wide=True))
         return [UsageRow(row[0], row[1:split], row[split:]) for row in rows]
 
     def quarantine(self, organization_id: str, *, after: str | None, limit: int, descending: bool) -> list[Quarantined]:
@@ -193,6 +194,9 @@ class DuckStore:
         """See `Store.close`."""
         self._connection.execute("CHECKPOINT")
         self._connection.close()
+
+    def _fetch(self, statement: Statement) -> list[tuple[Any, ...]]:
+        return self._reader().execute(statement.sql, statement.values).fetchall()
 
     def _reader(self) -> duckdb.DuckDBPyConnection:
         """A connection for the calling thread; each sees the last commit when its statement begins."""

@@ -5,7 +5,6 @@ from typing import Final
 
 import msgspec
 
-from tallybook.kinds import UsageKind
 from tallybook.wire.params import PageRequest
 
 _ENCODER: Final = msgspec.json.Encoder()
@@ -22,10 +21,13 @@ def render(request: PageRequest, rows: Iterable[Row]) -> bytes:
         rows: the groups of all its buckets, in the order in which they shall stand in a bucket.
     """
     query = request.query
+    names = ("object", *query.kind.measures, *query.kind.group_by)
+    places = [query.group_by.index(name) if name in query.group_by else None for name in query.kind.group_by]
     results: dict[int, list[dict[str, object]]] = {}
     for start_s, group, measures in rows:
-        result = _result(query.kind, query.group_by, group, measures)
-        results.setdefault(start_s, []).append(result)
+        dimensions = (None if place is None else group[place] for place in places)
+        values = (query.kind.object, *measures, *dimensions)
+        results.setdefault(start_s, []).append(dict(zip(names, values, strict=True)))
     data = [_bucket(start_s, end_s, results.get(start_s, [])) for start_s, end_s in request.buckets]
     return _ENCODER.encode(
         {
@@ -35,19 +37,6 @@ def render(request: PageRequest, rows: Iterable[Row]) -> bytes:
             "next_page": request.next_page,
         }
     )
-
-
-def _result(
-    kind: UsageKind,
-    group_by: tuple[str, ...],
-    group: tuple[str | bool | None, ...],
-    measures: tuple[int, ...],
-) -> dict[str, object]:
-    result: dict[str, object] = {"object": kind.object}
-    result |= zip(kind.measures, measures, strict=True)
-    result |= dict.fromkeys(kind.group_by)
-    result |= zip(group_by, group, strict=True)
-    return result
 
 
 def _bucket(start_s: int, end_s: int, results: list[dict[str, object]]) -> dict[str, object]:
