@@ -54,10 +54,18 @@ class Server:
         process.kill()
         raise RuntimeError(f"the server is not ready after {START_S_MAX} s: {read_log(data)}")
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send the server a signal."""
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Return the exit code once the server has ended."""
+        return self._process.wait(STOP_S_MAX)
+
     def stop(self) -> int:
         """Ask the server to stop; return its exit code."""
-        self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(STOP_S_MAX)
+        self.signal(signal.SIGTERM)
+        return self.wait()
 
     def kill(self) -> None:
         """End the server without warning."""

@@ -7,11 +7,12 @@ import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-import zstandard
 
+from tallybook.ingest.zstandard import zstd
 from tests.support import COMMAND, Server
 
 TRACES = sorted((Path(__file__).parents[2] / "shared" / "data").glob("azure-llm-inference-2023-conv.csv"))
@@ -104,7 +105,7 @@ def test_each_file_format_is_imported(name: str, tmp_path: Path, served: tuple[s
     if name.endswith(".gz"):
         path.write_bytes(gzip.compress(plain))
     elif name.endswith(".zst"):
-        path.write_bytes(zstandard.compress(plain))
+        path.write_bytes(zstd.compress(plain))
     elif name.endswith(".json"):
         path.write_text(json.dumps(rows, indent=2))
     elif name.endswith(".csv"):
@@ -143,12 +144,15 @@ def test_rows_without_id_get_one_from_file_and_row(tmp_path: Path, served: tuple
     assert found == {"ann": ("e5", "50"), "bob": ("e5", "20")}
 
 
+def bad_file(path: Path) -> Path:
+    """A good event, a line that is not JSON, a bad event, a good event."""
+    rows: list[Any] = [{"kind": "images", "images": images, "timestamp": DAY} for images in (1, -1, 1)]
+    path.write_text("\n".join([json.dumps(rows[0]), "nonsense", json.dumps(rows[1]), json.dumps(rows[2])]))
+    return path
+
+
 def test_bad_rows_are_told_by_row_and_the_good_ones_stored(tmp_path: Path, served: tuple[str, ...]) -> None:
-    file = tmp_path / "events.ndjson"
-    file.write_text(
-        '{"kind":"images","images":1}\nnonsense\n{"kind":"images","images":-1}\n{"kind":"images","images":1}'
-    )
-    told = run("import", file, *served, code=1)
+    told = run("import", bad_file(tmp_path / "events.ndjson"), *served, code=1)
     assert "row 2: the item is not JSON" in told
     assert "row 3: images must be an integer" in told
     assert "2 events in quarantine" in run("doctor", *served[:2], code=1)
@@ -245,16 +249,17 @@ def test_keys_work_at_once_on_the_running_server(server: Server, organization: s
 
 def test_quarantine_is_listed_mended_replayed_and_dropped(tmp_path: Path, served: tuple[str, ...]) -> None:
     file = tmp_path / "events.ndjson"
-    file.write_text('{"kind":"images","images":1}\n{"kind":"image","images":1}\n{"kind":"images","image":1}\nnonsense')
+    wrong = [{"kind": "image", "images": 1, "timestamp": DAY}, {"kind": "images", "image": 1, "timestamp": DAY}]
+    file.write_text("\n".join(['{"kind":"images","images":1,"timestamp":1}', *map(json.dumps, wrong), "nonsense"]))
     run("import", file, *served, code=1)
     entries = [json.loads(line) for line in run("quarantine", "list", "--json", *served).splitlines()]
-    assert len(entries) == 3
+    assert len(entries) == 4
     assert "did you mean images?" in run("quarantine", "list", *served)
-    mended = json.dumps(entries[0]["event"] | {"kind": "images"})
-    assert "accepted 1" in run("quarantine", "replay", entries[0]["id"], "--event", "-", *served, typed=mended)
-    run("quarantine", "drop", entries[1]["id"], *served)
-    assert "still rejected 1" in run("quarantine", "replay", *served, code=1)
-    assert "Dropped 1." in run("quarantine", "drop", "--all", *served)
+    mended = json.dumps(entries[1]["event"] | {"kind": "images"})
+    assert "accepted 1" in run("quarantine", "replay", entries[1]["id"], "--event", "-", *served, typed=mended)
+    run("quarantine", "drop", entries[2]["id"], *served)
+    assert "still rejected 2" in run("quarantine", "replay", *served, code=1)
+    assert "Dropped 2." in run("quarantine", "drop", "--all", *served)
     assert run("quarantine", "list", "--json", *served) == ""
 
 
@@ -339,3 +344,61 @@ def test_a_new_data_directory_is_for_its_owner_alone(tmp_path: Path) -> None:
     run("keys", "create", "x", "--data", tmp_path / "data")
     assert (tmp_path / "data").stat().st_mode & 0o077 == 0
     assert (tmp_path / "data" / "keys.sqlite3").stat().st_mode & 0o077 == 0
+
+
+def test_rows_without_a_timestamp_are_told_and_not_imported(tmp_path: Path, served: tuple[str, ...]) -> None:
+    file = tmp_path / "events.ndjson"
+    file.write_text(f'{{"kind":"images","images":1,"timestamp":{DAY}}}\n{{"kind":"images","images":1}}')
+    for outcome in ("accepted", "duplicates"):
+        told = run("import", file, *served, code=1)
+        assert "row 2: it has no timestamp" in told
+        assert outcome in told
+    assert run("quarantine", "list", "--json", *served) == ""
+
+
+def test_files_of_the_same_name_need_names_of_their_own(tmp_path: Path, served: tuple[str, ...]) -> None:
+    paths = [tmp_path / region / "usage.csv" for region in ("eu", "us")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(f"timestamp,images\n{DAY},1\n")
+    assert "one by one, each with --name" in run("import", *paths, "--kind", "images", *served, code=1)
+    for path in paths:
+        run("import", path, "--kind", "images", "--name", path.parent.name, *served)
+    table = run("usage", "images", "--since", "2026-01-01", "--until", "2026-01-02", "--csv", *served)
+    assert [row["images"] for row in csv.DictReader(table.splitlines())] == ["2"]
+
+
+def test_a_row_wider_than_the_header_is_one_fault(tmp_path: Path, served: tuple[str, ...]) -> None:
+    file = tmp_path / "usage.csv"
+    file.write_text(f"timestamp,images\n{DAY},1\n{DAY},1,surprise\n")
+    told = run("import", file, "--kind", "images", *served, code=1)
+    assert "row 2: images events have no beyond the header" in told
+
+
+def test_names_that_look_like_markup_or_steer_a_terminal_do_no_harm(tmp_path: Path, served: tuple[str, ...]) -> None:
+    file = tmp_path / "events.ndjson"
+    names = ["[/x]", "[red]x", "[bold", "\u202ex"]
+    rows = [
+        {"kind": "images", "images": 1, "id": name, "timestamp": DAY, "model": name, "user_id": name} for name in names
+    ]
+    rows.append({"kind": "images", "images": 1, "timestamp": DAY, "[/b]\x1b]0;owned": 1})
+    file.write_text("\n".join(map(json.dumps, rows)))
+    told = run("import", file, *served, code=1)
+    assert "\x1b]0;" not in told
+    window = ("--since", "2026-01-01", "--until", "2026-01-02")
+    table = run("usage", "images", "-g", "model,user_id", *window, *served)
+    assert all(name in table for name in names[:3])
+    assert "[/x] / [/x]" in run("usage", "images", "-g", "model,user_id", "--plot", *window, *served)
+    assert "[/b]" in run("quarantine", "list", *served)
+
+
+def test_an_organization_misspelt_is_not_made(server: Server) -> None:
+    flags = ("--data", server.data, "--organization", "org-tyop")
+    assert "there is no organization org-tyop" in run("usage", "images", *flags, code=1)
+    assert "org-tyop" not in run("keys", "list", "--data", server.data)
+
+
+def test_damaged_keys_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "keys.sqlite3").write_bytes(b"no keys" * 1000)
+    assert "cannot open the keys" in run("keys", "list", "--data", tmp_path, code=1)
+    assert "cannot open the keys" in run("serve", "--data", tmp_path, "--port", 0, code=1)

@@ -1,7 +1,9 @@
 """What was rejected is kept with its reason until it is mended or thrown away."""
 
 import json
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -11,6 +13,7 @@ from tests.support import Server
 
 USAGE = "/v1/organization/usage"
 QUARANTINE = f"{USAGE}/quarantine"
+EVENTS = f"{USAGE}/events"
 GOOD = {"kind": "completions", "timestamp": 1_748_865_600, "input_tokens": 10}
 BAD = GOOD | {"input_tokens": -1}
 
@@ -199,3 +202,42 @@ def test_an_entry_of_another_organization_does_not_exist(api: httpx.Client, othe
 def test_the_same_bad_event_of_two_organizations_is_two_entries(api: httpx.Client, other: httpx.Client) -> None:
     assert reject(api, BAD) != reject(other, BAD)
     assert (len(entries(api)), len(entries(other))) == (1, 1)
+
+
+def test_replaying_at_the_same_time_stores_once(server: Server, organization: str, api: httpx.Client) -> None:
+    entry = api.post(EVENTS, json={"kind": "images", "image": 1}).json()["faults"][0]["quarantine_id"]
+    key = server.key(organization)
+
+    def replay(_: int) -> int:
+        with server.http(key) as client:
+            answer = client.post(f"{QUARANTINE}/{entry}/replay", json={"kind": "images", "images": 1})
+            return int(answer.json().get("accepted", 0))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(replay, range(8))) == 1
+    assert api.get(QUARANTINE).json()["data"] == []
+
+
+def test_an_event_too_large_to_be_one_is_told_but_not_kept(api: httpx.Client) -> None:
+    answer = api.post(EVENTS, json=[{"kind": "images", "images": 1}, {"kind": "images", "images": "x" * 70_000}])
+    assert (answer.json()["accepted"], answer.json()["rejected"]) == (1, 1)
+    assert answer.json()["faults"][0]["quarantine_id"] is None
+    assert api.get(QUARANTINE).json()["data"] == []
+
+
+def test_an_event_of_thousands_of_wrong_fields_is_told_in_a_few_faults(api: httpx.Client) -> None:
+    answer = api.post(EVENTS, json={"kind": "images", "images": 1} | {f"wrong_{number}": 1 for number in range(2_000)})
+    assert answer.status_code == 400
+    assert len(answer.json()["faults"]) == 20
+
+
+def test_an_event_without_a_timestamp_counts_when_it_was_received(api: httpx.Client) -> None:
+    before = int(time.time())
+    api.post(EVENTS, json={"kind": "images", "images": "1"})
+    received = int(time.time())
+    time.sleep(1.1)
+    (entry,) = api.get(QUARANTINE).json()["data"]
+    assert api.post(f"{QUARANTINE}/{entry['id']}/replay", json={"kind": "images", "images": 1}).json()["accepted"] == 1
+    window: dict[str, str | int] = {"start_time": before, "end_time": received + 1, "bucket_width": "1m"}
+    data = api.get("/v1/organization/usage/images", params=window).json()["data"]
+    assert sum(result["images"] for bucket in data for result in bucket["results"]) == 1

@@ -4,8 +4,8 @@ import asyncio
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final
 
 import structlog
@@ -13,7 +13,7 @@ from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -25,13 +25,16 @@ from tallybook.ingest.writer import Writer
 from tallybook.keys import KeyStore
 from tallybook.kinds import KINDS
 from tallybook.metrics import Metrics
-from tallybook.routes import events, keys, maintain, operate, quarantine, usage
+from tallybook.routes import events, maintain, operate, quarantine, usage
+from tallybook.routes import keys as keys_routes
 from tallybook.routes.context import Context, answer
 from tallybook.store.duckdb import DuckStore
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
 _ROWS_FOR_CELL_MAX: Final = 1.25
 """Rollup rows for each cell of a day from which on merging them pays."""
+_DECODES_MAX: Final = 4
+"""Large bodies decoded at once: more would only take turns, each holding its memory."""
 _MERGES_MAX: Final = 8
 """Days of a rollup merged at once: a second or so of work, for which a stop may have to wait."""
 _COMPACT_BREATH_S: Final = 1
@@ -39,57 +42,76 @@ _COMPACT_BREATH_S: Final = 1
 _log = structlog.get_logger()
 
 
-def build(settings: Settings) -> Starlette:
-    """Return the app over a data directory that belongs to this process alone.
+@contextmanager
+def opened(settings: Settings) -> Iterator[ASGIApp]:
+    """Open a data directory that belongs to this process alone, and yield the app over it.
+
+    When the caller is done, however that comes about, what waits is written and the store is closed.
 
     Args:
         settings: as given by the operator; the directory exists.
 
     Raises:
-        StoreUnusable: the store cannot be opened.
+        StoreUnusable: the store or the keys cannot be opened.
     """
     metrics = Metrics()
+    keys = KeyStore(settings.data)
     store = DuckStore(settings.data, settings.memory_bytes_max)
-    context = Context(
-        settings=settings,
-        store=store,
-        keys=KeyStore(settings.data),
-        writer=Writer(store, settings.queue_bytes_max, metrics),
-        metrics=metrics,
-        queries=CapacityLimiter(settings.queries_max),
-    )
     metrics.store_bytes.set_function(store.size_bytes)
+    writer = Writer(store, settings.queue_bytes_max, metrics)
+    writer.start()
+    try:
+        yield _Observed(
+            _build(
+                Context(
+                    settings=settings,
+                    store=store,
+                    keys=keys,
+                    writer=writer,
+                    metrics=metrics,
+                    queries=CapacityLimiter(settings.queries_max),
+                    decodes=CapacityLimiter(_DECODES_MAX),
+                    scans=CapacityLimiter(1),
+                )
+            ),
+            metrics,
+        )
+    finally:
+        writer.stop()
+        store.close()
+        keys.close()
+
+
+def _build(context: Context) -> Starlette:
     app = Starlette(
         routes=[
             *usage.routes,
             *events.routes,
             *quarantine.routes,
             *maintain.routes,
-            *keys.routes,
+            *keys_routes.routes,
             *operate.routes,
         ],
         lifespan=_lifespan,
-        exception_handlers={RequestError: _request_error, HTTPException: _http_error, Exception: _crash},
+        exception_handlers={
+            RequestError: _request_error,
+            HTTPException: _http_error,
+            ClientDisconnect: _gone,
+            Exception: _crash,
+        },
     )
     app.router.redirect_slashes = False  # an address with a slash too many is unknown, and says so in the envelope
     app.state.context = context
-    app.add_middleware(_Observed, metrics=metrics)
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
-    context: Context = app.state.context
-    context.writer.start()
-    compaction = asyncio.create_task(_compact_now_and_then(context))
+    compaction = asyncio.create_task(_compact_now_and_then(app.state.context))
     yield
-    context.stopping.set()
     compaction.cancel()
     with suppress(asyncio.CancelledError):
         await compaction
-    await to_thread.run_sync(context.writer.stop)
-    await to_thread.run_sync(context.store.close)
-    context.keys.close()
 
 
 async def _compact_now_and_then(context: Context) -> None:
@@ -137,6 +159,8 @@ class _Observed:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except Exception:  # noqa: S110  answered and logged by `_crash`, which sees it first
+            pass
         finally:
             # The pattern, not the path: a label or a log line must not hold what a client made up.
             route = getattr(scope.get("route"), "path", "unmatched")
@@ -197,6 +221,11 @@ def _methods(request: Request) -> set[str]:
     """Every method of the path, whichever routes they have."""
     routes = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
     return {method for route in routes for method in getattr(route, "methods", None) or ()}
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """The client hung up while it sent; nobody reads this answer, but the log and the counters do."""
+    return Response(status_code=499)
 
 
 async def _crash(request: Request, error: Exception) -> Response:

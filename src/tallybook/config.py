@@ -48,8 +48,8 @@ class Settings:
     """The most bytes of bodies that wait to be written; beyond it requests get 429 with Retry-After."""
     rows_max: Annotated[int, _between(1, 10_000_000)] = 200_000
     """The most results in a page; beyond it a question gets 400 that says how to narrow it."""
-    quarantine_max: Annotated[int, _between(0, 1_000_000_000)] = 1_000_000
-    """The most events kept in quarantine, of all organizations; beyond it requests with bad events get 429."""
+    quarantine_max: Annotated[int, _between(0, 10_000_000)] = 100_000
+    """The most events an organization has in quarantine; beyond it its requests with bad events get 429."""
     memory_bytes_max: Annotated[int, _between(64 * _MIB, 1024 * _GIB)] = _GIB
     """The most memory the store's engine uses."""
     queries_max: Annotated[int, _between(1, 1_000)] = 4

@@ -4,16 +4,16 @@ From the table of kinds this derives one typed structure a kind for msgspec to d
 into a `Record`: complete, normalised, ready to be stored. What is wrong comes back as `Fault`, never as a default.
 """
 
-import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, InvalidOperation
 from typing import Annotated, Any, Final, Literal, NamedTuple, Union
 
 import msgspec
+from rapidfuzz import process
 
 from tallybook.kinds import DIMENSIONS, KINDS, TOKEN_MEASURES, UsageKind
 from tallybook.tokens import Contradiction, complete
@@ -25,6 +25,10 @@ TIMESTAMP_MIN_MS: Final = int(datetime(2015, 1, 1, tzinfo=UTC).timestamp() * 100
 AHEAD_MAX_MS: Final = int(timedelta(hours=1).total_seconds() * 1000)
 COST_MAX: Final = Decimal(10) ** 12
 COST_SCALE: Final = 18
+_EXACT: Final = Context(prec=40, traps=[Inexact, InvalidOperation])
+"""Wide enough for any cost that is accepted; what it would have to round is refused."""
+FAULTS_MAX: Final = 20
+"""The most faults told of one event."""
 
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=TEXT_MAX)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
@@ -154,7 +158,7 @@ def _completer(kind: UsageKind) -> Callable[[Values], tuple[int, ...]]:
 _SHAPES: Final[Mapping[type[msgspec.Struct], _Shape]] = {_structure(kind): _shape(kind) for kind in KINDS.values()}
 Event = Union[tuple(_SHAPES)]  # type: ignore[valid-type]  # noqa: UP007  one type a row of the table
 
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def record(event: msgspec.Struct, now_ms: int, *, received_ms: int | None = None, check_text: bool = True) -> Record:
@@ -182,13 +186,14 @@ def record(event: msgspec.Struct, now_ms: int, *, received_ms: int | None = None
         else:
             instant_ms = timestamp_to_ms(timestamp, now_ms)
         measures = fill_in(values[split:-1])
+        amount = None if cost is None else exact_cost(cost.value)
     except ValueError:
         raise FaultyEvent(_faults(event, shape, values, now_ms)) from None
-    if (check_text or cost is not None) and (faults := _faults(event, shape, values, now_ms)):
+    if check_text and (faults := _text_faults(event)):
         raise FaultyEvent(faults)
     identity = None if event_id is None or timestamp is None else (kind.name, event_id, instant_ms)
     dimensions = settle(values[2:split])
-    return Record(kind, event_id, instant_ms, identity, dimensions, measures, cost and cost.value)
+    return Record(kind, event_id, instant_ms, identity, dimensions, measures, amount)
 
 
 def _faults(event: msgspec.Struct, shape: _Shape, values: Values, now_ms: int) -> list[Fault]:
@@ -210,7 +215,10 @@ def _faults(event: msgspec.Struct, shape: _Shape, values: Values, now_ms: int) -
     except Contradiction as error:
         faults.append(Fault(error.field, error.value, str(error)))
     if values[-1] is not None:
-        faults += _cost_faults(values[-1].value)
+        try:
+            exact_cost(values[-1].value)
+        except ValueError as error:
+            faults.append(Fault("cost.value", str(values[-1].value)[:64], str(error)))
     return faults
 
 
@@ -268,19 +276,20 @@ def _rfc3339(instant_ms: int) -> str:
     return datetime.fromtimestamp(instant_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _cost_faults(value: Decimal) -> list[Fault]:
+def exact_cost(value: Decimal) -> Decimal:
+    """Return a cost with exactly `COST_SCALE` decimals.
+
+    Raises:
+        ValueError: it is out of bounds, or has digits that would be lost.
+    """
     if not value.is_finite() or not 0 <= value <= COST_MAX:
-        return [Fault("cost.value", str(value)[:64], f"cost.value must be a decimal from 0 to {COST_MAX} US dollars")]
-    exponent = value.normalize().as_tuple().exponent
-    if isinstance(exponent, int) and -exponent > COST_SCALE:
-        return [
-            Fault(
-                "cost.value",
-                str(value)[:64],
-                f"cost.value has {-exponent} decimals; up to {COST_SCALE} are kept exactly, round it yourself",
-            )
-        ]
-    return []
+        raise ValueError(f"cost.value must be a decimal from 0 to {COST_MAX} US dollars")
+    try:
+        return value.quantize(Decimal(1).scaleb(-COST_SCALE), context=_EXACT)
+    except (Inexact, InvalidOperation):
+        raise ValueError(
+            f"cost.value has more than {COST_SCALE} decimals; that many are kept exactly, round it yourself"
+        ) from None
 
 
 def _text_faults(event: msgspec.Struct) -> list[Fault]:
@@ -316,8 +325,10 @@ def explain(item: object, problem: str) -> list[Fault]:
             return [Fault("kind", None, f"kind is missing; it is one of {known}")]
         return [Fault("kind", _shorten(name), f"unknown kind{nearest(name, KINDS)}; it is one of {known}")]
     allowed = ("kind", "id", "timestamp", *kind.dimensions, *kind.measures, "cost")
-    faults = []
+    faults: list[Fault] = []
     for field, value in item.items():
+        if len(faults) >= FAULTS_MAX:
+            break
         if field not in allowed:
             shown = _encodable(field[:TEXT_MAX])
             message = f"{kind.name} events have no {shown}{nearest(field, allowed)}; leave it out"
@@ -367,10 +378,14 @@ _EXPECTATIONS: Final = {
 }
 
 
-def nearest(name: object, known: Mapping[str, object] | tuple[str, ...]) -> str:
+def nearest(name: object, known: Iterable[str]) -> str:
     """Return `` (did you mean x?)`` for the known name closest to a wrong one, or nothing."""
-    found = difflib.get_close_matches(str(name)[:TEXT_MAX], list(known), n=1)
+    found = process.extractOne(str(name)[:_NAME_LENGTH_MAX], list(known), score_cutoff=_LIKENESS_MIN)
     return f" (did you mean {found[0]}?)" if found else ""
+
+
+_NAME_LENGTH_MAX: Final = 64
+_LIKENESS_MIN: Final = 70
 
 
 def _encodable(text: str) -> str:

@@ -17,6 +17,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from tallybook.errors import StoreUnusable
+
 FILE_NAME: Final = "keys.sqlite3"
 PREFIX: Final = "sk-admin-"
 _USED_EVERY_S: Final = 60
@@ -67,23 +69,29 @@ class KeyStore:
 
     Args:
         directory: the data directory; it must exist.
+
+    Raises:
+        StoreUnusable: the file is damaged.
     """
 
     def __init__(self, directory: Path) -> None:
         path = directory / FILE_NAME
         path.touch(mode=0o600)
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=10)
         self._lock = threading.Lock()
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute(
-            """CREATE TABLE IF NOT EXISTS keys (
-                 number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, hash BLOB NOT NULL UNIQUE,
-                 organization_id TEXT NOT NULL, name TEXT NOT NULL, redacted_value TEXT NOT NULL,
-                 scopes TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER, last_used_at INTEGER)"""
-        )
-
-        # An organization outlives its keys: its usage is still there, to be looked after.
-        self._connection.execute("CREATE TABLE IF NOT EXISTS organizations (id TEXT PRIMARY KEY)")
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=2)
+        try:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute(
+                """CREATE TABLE IF NOT EXISTS keys (
+                     number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, hash BLOB NOT NULL UNIQUE,
+                     organization_id TEXT NOT NULL, name TEXT NOT NULL, redacted_value TEXT NOT NULL,
+                     scopes TEXT NOT NULL, created_at INTEGER NOT NULL, expires_at INTEGER, last_used_at INTEGER)"""
+            )
+            # An organization outlives its keys: its usage is still there, to be looked after.
+            self._connection.execute("CREATE TABLE IF NOT EXISTS organizations (id TEXT PRIMARY KEY)")
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise StoreUnusable(f"cannot open the keys {path}: {error}") from error
 
     def create(
         self,

@@ -12,6 +12,8 @@ from tallybook.errors import CommandFailed, StoreLocked
 
 _LOCK: Final = "server.lock"
 _ADDRESS: Final = "server.json"
+_WAIT_S: Final = 0.5
+"""A command that looks whether a server runs holds the lock for a moment."""
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -34,7 +36,9 @@ def hold(directory: Path) -> Iterator[None]:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = FileLock(directory / _LOCK)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=_WAIT_S)
+        # A server that was killed has left its address; nothing may be sent there any more.
+        (directory / _ADDRESS).unlink(missing_ok=True)
     except Timeout:
         raise StoreLocked(_who_holds(directory)) from None
     except OSError as error:
@@ -48,7 +52,9 @@ def hold(directory: Path) -> Iterator[None]:
 
 def publish(directory: Path, address: Address) -> None:
     """Write down where the holder of a directory listens."""
-    (directory / _ADDRESS).write_bytes(msgspec.json.encode(address))
+    new = directory / f"{_ADDRESS}.new"
+    new.write_bytes(msgspec.json.encode(address))
+    new.replace(directory / _ADDRESS)  # whole or not at all, for whoever reads it meanwhile
 
 
 def running(directory: Path) -> Address | None:

@@ -13,7 +13,7 @@ from typing import Final
 
 import uvicorn
 
-from tallybook.app import build
+from tallybook.app import opened
 from tallybook.clock import now_s
 from tallybook.config import ADMIN_KEY_VARIABLE, DEFAULT_ORGANIZATION, Settings
 from tallybook.errors import CommandFailed
@@ -67,8 +67,7 @@ def beside(settings: Settings) -> Iterator[str]:
 
 @contextmanager
 def _listening(settings: Settings) -> Iterator[tuple[uvicorn.Server, list[socket.socket], str]]:
-    with hold(settings.data):
-        app = build(settings)
+    with hold(settings.data), opened(settings) as app:
         listener = _bind(settings)
         host, port = listener.getsockname()[:2]
         host = {
@@ -86,6 +85,11 @@ def _listening(settings: Settings) -> Iterator[tuple[uvicorn.Server, list[socket
             timeout_graceful_shutdown=settings.stop_s_max,
         )
         yield uvicorn.Server(config), [listener], url
+
+
+def refuse_taken_address(settings: Settings) -> None:
+    """Raise what `serve` would raise if its address cannot be listened on."""
+    _bind(settings).close()
 
 
 def _bind(settings: Settings) -> socket.socket:

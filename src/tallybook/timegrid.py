@@ -10,6 +10,8 @@ from typing import Final
 MINUTE_S: Final = 60
 HOUR_S: Final = 3_600
 DAY_S: Final = 86_400
+INSTANT_MAX_S: Final = 4_102_444_800
+"""2100-01-01: what a client gives beyond it is milliseconds by mistake."""
 
 
 @dataclass(frozen=True, slots=True)

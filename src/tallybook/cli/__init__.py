@@ -19,7 +19,7 @@ _COMMANDS: Final = {
     "keys": "tallybook.cli.keys:keys",
     "rebuild": "tallybook.cli.rebuild:rebuild",
     "doctor": "tallybook.cli.doctor:doctor",
-    "demo": "tallybook.cli.demo:demo",
+    "demo": "tallybook.cli.demo:app",
 }
 
 

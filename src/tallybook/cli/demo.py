@@ -1,5 +1,6 @@
 """``tallybook demo``: a server with a month of made-up traffic, to look around in."""
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -8,16 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import cyclopts
 import msgspec
 from rich.console import Console
 from rich.progress import track
 
 from tallybook import logs
 from tallybook.cli.target import Target, connect
-from tallybook.config import Settings
+from tallybook.config import ADMIN_KEY_VARIABLE, Settings
 from tallybook.errors import CommandFailed, StoreLocked
 from tallybook.lock import running
-from tallybook.server import serve
+from tallybook.server import refuse_taken_address, serve
 from tallybook.traffic import traffic
 
 _DAYS: Final = 30
@@ -26,6 +28,10 @@ _MARK: Final = "demo"
 """A file of this name says that a directory was made by the demo and may be made anew."""
 
 
+app = cyclopts.App(name="demo", config=())  # no settings of a real server's file apply to it
+
+
+@app.default
 def demo(
     *,
     data: Path = Path(".demo"),
@@ -42,9 +48,12 @@ def demo(
         port: Port to listen on.
     """
     logs.configure("warning", "auto")
+    os.environ.pop(ADMIN_KEY_VARIABLE, None)  # the demo prints a key of its own
+    settings = Settings(data=data, port=port)
+    refuse_taken_address(settings)
     _clear(data)
     _fill(data)
-    serve(Settings(data=data, port=port), partial(_announce, data))
+    serve(settings, partial(_announce, data))
 
 
 def _clear(data: Path) -> None:
@@ -81,17 +90,16 @@ def _bodies(hours: list[list[dict[str, object]]]) -> Iterator[bytes]:
 
 
 def _announce(data: Path, url: str, first_key: str | None) -> None:
-    key = first_key or "$TALLYBOOK_ADMIN_KEY"
     print(
         f"""
 Tallybook listens at {url} with 30 days of made-up traffic. The API is described at {url}/docs
 
-Admin key (shown once): {key}
+Admin key (shown once): {first_key}
 
 A first question, with curl: tokens by model, the last seven days. Paste it into another terminal.
 
 curl -s "{url}/v1/organization/usage/completions?start_time=$(($(date +%s) - 604800))&group_by=model" \\
-  -H "Authorization: Bearer {key}"
+  -H "Authorization: Bearer {first_key}"
 
 The same with the official Python client (a checkout has it; elsewhere: pip install openai):
 
@@ -99,7 +107,7 @@ The same with the official Python client (a checkout has it; elsewhere: pip inst
 import time
 from openai import OpenAI
 
-client = OpenAI(base_url="{url}/v1", api_key="unused", admin_api_key="{key}")
+client = OpenAI(base_url="{url}/v1", api_key="unused", admin_api_key="{first_key}")
 week_ago = int(time.time()) - 7 * 86400
 for day in client.admin.organization.usage.completions(start_time=week_ago, group_by=["model"], limit=8).data:
     for result in day.results:

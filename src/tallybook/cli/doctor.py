@@ -34,6 +34,8 @@ def doctor(*, target: Annotated[Target, Parameter(name="*")] = Target()) -> None
 def _findings(target: Target) -> Iterator[tuple[str, bool, str]]:
     yield "version", True, f"tallybook {__version__}"
     if target.url is None:
+        stored = sum(file.stat().st_size for file in target.data.glob("tallybook.duckdb*"))
+        yield "store", True, f"{_bytes(stored)} in {target.data}"
         free = shutil.disk_usage(target.data if target.data.exists() else ".").free
         yield (
             "disk",
@@ -67,8 +69,7 @@ def _organization(found: dict[str, Any]) -> Iterator[tuple[str, bool, str]]:
     yield (
         name,
         True,
-        f"{found['events']:,} events in {found['series']:,} series{window}; store of {_bytes(found['size_bytes'])}, "
-        f"schema {found['schema_version']}",
+        f"{found['events']:,} events in {found['series']:,} series{window}; schema {found['schema_version']}",
     )
     wrong = found["differences"]
     yield (
@@ -76,13 +77,15 @@ def _organization(found: dict[str, Any]) -> Iterator[tuple[str, bool, str]]:
         not wrong,
         "rollups equal raw events"
         if not wrong
-        else f"{len(wrong)} rollup sums differ from raw events, first {wrong[0]}; mend them with 'tallybook rebuild'",
+        else f"{len(wrong)} or more rollup sums differ from raw events, first {wrong[0]}; mend them with "
+        f"'tallybook rebuild --since {show(wrong[0]['start_s'], '1d')} --organization {name}'",
     )
     waiting = found["quarantined"]
     yield (
         name,
         not waiting,
-        f"{waiting:,} events in quarantine" + ("; see 'tallybook quarantine list'" if waiting else ""),
+        f"{waiting:,} events in quarantine"
+        + (f"; see 'tallybook quarantine list --organization {name}'" if waiting else ""),
     )
 
 

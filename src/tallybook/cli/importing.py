@@ -13,18 +13,20 @@ from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Final
 
 import msgspec
-import zstandard
 from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 from rich.table import Table
 
 from tallybook.cli.target import Target, connect
+from tallybook.cli.terminal import console, plain
 from tallybook.errors import CommandFailed
+from tallybook.ingest.zstandard import zstd
 from tallybook.kinds import DIMENSIONS, KINDS, MEASURES
 
 _ROWS_AT_ONCE: Final = 5_000
 _FAULTS_SHOWN: Final = 10
+_NO_TIMESTAMP: Final = "it has no timestamp, and would count again each time it is imported; not imported"
 _FIELDS: Final = ("kind", "id", "timestamp", *DIMENSIONS, *MEASURES)
 _OUTCOMES: Final = ("accepted", "duplicates", "conflicts", "rejected")
 
@@ -41,12 +43,14 @@ def import_(
     kind: Kind | None = None,
     map: Annotated[list[str] | None, Parameter(negative="")] = None,  # noqa: A002  the flag's name
     set: Annotated[list[str] | None, Parameter(negative="")] = None,  # noqa: A002  the flag's name
+    name: str | None = None,
     target: Annotated[Target, Parameter(name="*")] = Target(),  # noqa: B008  frozen
 ) -> None:
     """Import events from NDJSON, JSON or CSV files, plain, .gz or .zst.
 
-    A row without an id gets one from the file's name and its row, so that importing a file again, or after it has
-    grown, stores nothing twice. A time without an offset is UTC. The exit code is 1 if anything was refused.
+    A row needs a timestamp; without an id it gets one from the file's name and its row. So importing a file again, or
+    after it has grown, stores nothing twice. A time without an offset is UTC. The exit code is 1 if anything was
+    refused.
 
     Example: tallybook import events.ndjson.gz
 
@@ -57,22 +61,29 @@ def import_(
         kind: Usage kind of rows that name none.
         map: FIELD=COLUMN: the field of the event comes from this column. Without --map columns are fields.
         set: FIELD=VALUE: the field has this value in every row that has none.
+        name: What stands for the file in ids. Default: the file's name.
     """
     columns, constants = _pairs("--map", map or []), _pairs("--set", set or [])
     if kind:
         constants["kind"] = kind
+    names = [name or path.name for path in files]
+    if len(frozenset(names)) < len(names):
+        raise CommandFailed("files of the same name would get the same ids; import them one by one, each with --name")
     totals = dict.fromkeys(_OUTCOMES, 0)
-    faults: list[tuple[Path, dict[str, Any]]] = []
-    with connect(target) as client, _progress() as progress:
-        for path in files:
-            with _open(path, progress) as stream:
-                events = (_event(row, columns, constants) for row in _rows(path, stream))
-                for first, batch in _numbered_batches(_of_a_kind(events, path), path.name):
-                    receipt = client.post_events("usage/events", b"\n".join(batch))
-                    for outcome in _OUTCOMES:
-                        totals[outcome] += receipt[outcome]
-                    faults += ((path, fault | {"row": first + fault["index"]}) for fault in receipt["faults"])
-    _report(totals, faults)
+    faults: list[tuple[Path, int, str]] = []
+    try:
+        with connect(target, may_found=True) as client, _progress() as progress:
+            for path, file_name in zip(files, names, strict=True):
+                with _open(path, progress) as stream:
+                    events = (_event(row, columns, constants) for row in _rows(path, stream, columns))
+                    for rows, lines in _batches(_recognisable(events, path, file_name, faults)):
+                        receipt = client.post_events("usage/events", b"\n".join(lines))
+                        for outcome in _OUTCOMES:
+                            totals[outcome] += receipt[outcome]
+                        faults += ((path, rows[fault["index"]], fault["message"]) for fault in receipt["faults"])
+    finally:
+        totals["rejected"] += sum(message == _NO_TIMESTAMP for _, _, message in faults)
+        _report(totals, faults)
     if totals["conflicts"] or totals["rejected"]:
         sys.exit(1)
 
@@ -99,31 +110,32 @@ def _open(path: Path, progress: Progress) -> Iterator[BinaryIO]:
         if path.suffix == ".gz":
             stream = gzip.GzipFile(fileobj=file)
         elif path.suffix == ".zst":
-            stream = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True))
+            stream = zstd.ZstdFile(file)
         yield stream
 
 
-def _rows(path: Path, stream: BinaryIO) -> Iterator[Row]:
+def _rows(path: Path, stream: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:
     """Yield the rows of a file as they are; CSV by its name, otherwise a JSON array or one object a line."""
     name = path.name.removesuffix(".gz").removesuffix(".zst")
     try:
         if name.lower().endswith(".csv"):
-            yield from csv.DictReader(io.TextIOWrapper(stream, "utf-8-sig", newline=""))
+            yield from _csv_rows(stream, columns)
             return
         first = stream.readline()
         if first.lstrip().startswith(b"["):
             yield from msgspec.json.decode(first + stream.read(), type=list[dict[str, Any]])
             return
         yield from (_json_row(line) for line in chain([first], stream) if line.strip())
-    except (
-        OSError,
-        EOFError,
-        zstandard.ZstdError,
-        UnicodeDecodeError,
-        csv.Error,
-        msgspec.DecodeError,
-    ) as error:
+    except (OSError, EOFError, zstd.ZstdError, UnicodeDecodeError, csv.Error, msgspec.DecodeError) as error:
         raise CommandFailed(f"cannot read {path}: {error}") from error
+
+
+def _csv_rows(stream: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:
+    table = csv.DictReader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), restkey="beyond the header")
+    header = table.fieldnames or ()
+    if missing := [column for column in columns.values() if column not in header]:
+        raise CommandFailed(f"there is no column {missing[0]!r}; the file has {', '.join(header)}")
+    yield from table
 
 
 def _json_row(line: bytes) -> Row:
@@ -138,10 +150,7 @@ def _event(row: Row, columns: dict[str, str], constants: dict[str, str]) -> Row:
     if isinstance(row, bytes):
         return row
     if columns:
-        missing = [column for column in columns.values() if column not in row]
-        if missing:
-            raise CommandFailed(f"there is no column {missing[0]!r}; the file has {', '.join(map(str, row))}")
-        row = {field: row[column] for field, column in columns.items()}
+        row = {field: row[column] for field, column in columns.items() if column in row}
     event = {field: _value(field, value) for field, value in row.items() if value not in ("", None)}
     for field, value in constants.items():
         event.setdefault(field, _value(field, value))
@@ -176,27 +185,31 @@ def _rfc3339(value: str) -> str:
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).isoformat()
 
 
-def _of_a_kind(events: Iterator[Row], path: Path) -> Iterator[Row]:
-    """Yield the events; a file whose very first names no kind is not one of events as it is."""
-    for row, event in enumerate(events):
-        if row == 0 and isinstance(event, dict) and "kind" not in event:
+def _recognisable(
+    events: Iterator[Row], path: Path, name: str, faults: list[tuple[Path, int, str]]
+) -> Iterator[tuple[int, bytes]]:
+    """Yield events that would be recognised if they came again, as lines with their row, from 1.
+
+    An event without an id gets one from the file's name and its row. One without a timestamp would count again each
+    time: it is not sent, but told.
+    """
+    for row, event in enumerate(events, start=1):
+        if isinstance(event, bytes):
+            yield row, event
+            continue
+        if row == 1 and "kind" not in event:
             raise CommandFailed(f"the rows of {path} name no kind; say which with --kind, or --map kind=COLUMN")
-        yield event
+        if "timestamp" not in event:
+            faults.append((path, row, _NO_TIMESTAMP))
+            continue
+        event.setdefault("id", f"{name}:{row}")
+        yield row, msgspec.json.encode(event)
 
 
-def _numbered_batches(events: Iterator[Row], name: str) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield batches of lines with the row of their first, from 1; an event without an id gets one."""
-    first = 1
-    while batch := list(islice(events, _ROWS_AT_ONCE)):
-        lines = []
-        for row, event in enumerate(batch, start=first):
-            if isinstance(event, dict):
-                event.setdefault("id", f"{name}:{row}")
-                lines.append(msgspec.json.encode(event))
-            else:
-                lines.append(event)
-        yield first, lines
-        first += len(batch)
+def _batches(lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[list[int], list[bytes]]]:
+    """Yield so many lines at once, and the row of each."""
+    while batch := list(islice(lines, _ROWS_AT_ONCE)):
+        yield [row for row, _ in batch], [line for _, line in batch]
 
 
 def _progress() -> Progress:
@@ -209,12 +222,12 @@ def _progress() -> Progress:
     )
 
 
-def _report(totals: dict[str, int], faults: list[tuple[Path, dict[str, Any]]]) -> None:
+def _report(totals: dict[str, int], faults: list[tuple[Path, int, str]]) -> None:
     table = Table(*_OUTCOMES)
     table.add_row(*(f"{totals[outcome]:,}" for outcome in _OUTCOMES))
-    Console().print(table)
+    console().print(table)
     errors = Console(stderr=True, soft_wrap=True)
-    for path, fault in faults[:_FAULTS_SHOWN]:
-        errors.print(f"{path.name} row {fault['row']}: {fault['message']}", markup=False, highlight=False)
-    if totals["rejected"]:
+    for path, row, message in faults[:_FAULTS_SHOWN]:
+        errors.print(plain(f"{path.name} row {row}: {message}"), markup=False, highlight=False)
+    if any(message != _NO_TIMESTAMP for _, _, message in faults):
         errors.print("Rejected events are in quarantine: see 'tallybook quarantine list'.", highlight=False)

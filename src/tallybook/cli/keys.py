@@ -11,13 +11,14 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from tallybook.cli.terminal import console
+from tallybook.cli.terminal import cell, console
 from tallybook.cli.when import instant
 from tallybook.clock import now_s
 from tallybook.config import DEFAULT_DATA, DEFAULT_ORGANIZATION
 from tallybook.errors import CommandFailed
 from tallybook.event import TEXT_MAX
 from tallybook.keys import ALL_SCOPES, KeyStore, Scope
+from tallybook.timegrid import INSTANT_MAX_S
 
 keys = cyclopts.App(name="keys", help="Make, list and revoke admin keys; a running server follows at once.")
 
@@ -82,8 +83,8 @@ def list_(*, organization: str | None = None, data: _Data = DEFAULT_DATA) -> Non
             for key in store.of(owner):
                 table.add_row(
                     key.id,
-                    key.organization_id,
-                    key.name,
+                    cell(key.organization_id),
+                    cell(key.name),
                     key.redacted_value,
                     ", ".join(short for short, scope in _SCOPES.items() if scope in key.scopes),
                     _shown(key.created_at_s),
@@ -124,8 +125,8 @@ def _open(data: Path) -> Iterator[KeyStore]:
 def _ahead(text: str, now: int) -> int:
     found = instant(text, now)
     found = 2 * now - found if text[-1] in "mhdw" else found
-    if found <= now:
-        raise CommandFailed(f"--expires {text} lies in the past")
+    if not now < found <= INSTANT_MAX_S:
+        raise CommandFailed(f"--expires {text} lies in the past, or beyond the year 2100")
     return found
 
 

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from rich.table import Table
 
 from tallybook.cli.target import Client, Target, connect
-from tallybook.cli.terminal import console
+from tallybook.cli.terminal import cell, console
 from tallybook.cli.when import show
 from tallybook.errors import CommandFailed
 
@@ -47,7 +47,7 @@ def list_(
     table.columns[0].no_wrap = True
     for entry in entries:
         faults = "\n".join(fault["message"] for fault in entry["faults"])
-        table.add_row(entry["id"], show(entry["created_at"], "1m"), faults)
+        table.add_row(entry["id"], show(entry["created_at"], "1m"), cell(faults))
     console().print(table)
 
 

@@ -6,6 +6,7 @@ its operator, so the command makes itself a key there, short-lived and revoked a
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from tallybook.server import beside
 
 _KEY_LIFE_S: Final = 86_400
 _TIMEOUT_S: Final = 300
+_BUSY_TRIES: Final = 10
+_BUSY_WAIT_S_MAX: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,11 @@ class Client:
     def _call(self, method: str, path: str, *, receipt: bool = False, **options: Any) -> dict[str, Any]:
         try:
             response = self._http.request(method, f"/v1/organization/{path}", **options)
+            for _ in range(_BUSY_TRIES):
+                if response.status_code not in (429, 503):
+                    break
+                time.sleep(min(int(response.headers.get("retry-after", "1")), _BUSY_WAIT_S_MAX))
+                response = self._http.request(method, f"/v1/organization/{path}", **options)
             found: dict[str, Any] = response.json()
         except httpx.HTTPError as error:
             raise CommandFailed(f"no answer from {self._http.base_url}: {error}") from error
@@ -77,8 +85,13 @@ class Client:
 
 
 @contextmanager
-def connect(target: Target) -> Iterator[Client]:
+def connect(target: Target, *, may_found: bool = False) -> Iterator[Client]:
     """Yield a client of the target.
+
+    Args:
+        target: which Tallybook to speak to.
+        may_found: the command may write for an organization that does not exist yet. Otherwise such a name is taken
+            for a mistake.
 
     Raises:
         OperatorError: it cannot be reached, or its directory cannot be used.
@@ -87,11 +100,13 @@ def connect(target: Target) -> Iterator[Client]:
         key = os.environ.get(ADMIN_KEY_VARIABLE)
         if not key:
             raise CommandFailed(f"--url needs an admin key; set {ADMIN_KEY_VARIABLE}")
-        with _client(target.url, key) as client:
+        with _client(target.url, key, trust_env=True) as client:
             yield client
         return
     if not target.data.is_dir():
         raise CommandFailed(f"there is no data directory {target.data}; name one with --data, or a server with --url")
+    if not may_found:
+        _refuse_unknown_organization(target)
     if address := running(target.data):
         with _as_operator(target) as key, _client(address.url, key) as client:
             yield client
@@ -102,11 +117,19 @@ def connect(target: Target) -> Iterator[Client]:
 
 
 @contextmanager
-def _client(url: str, key: str) -> Iterator[Client]:
+def _client(url: str, key: str, *, trust_env: bool = False) -> Iterator[Client]:
+    """Yield a client; a server beside it is reached without the proxies and certificates of the environment."""
     headers = {"authorization": f"Bearer {key}"}
-    # No proxy of the environment may come between a command and a server named by address.
-    with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, trust_env=False) as http:
+    with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, trust_env=trust_env) as http:
         yield Client(http)
+
+
+def _refuse_unknown_organization(target: Target) -> None:
+    keys = KeyStore(target.data)
+    known = keys.organizations()
+    keys.close()
+    if target.organization not in (*known, DEFAULT_ORGANIZATION):
+        raise CommandFailed(f"there is no organization {target.organization}; known are {', '.join(known)}")
 
 
 @contextmanager

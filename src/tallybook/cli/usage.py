@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tallybook.cli.target import Client, Target, connect
-from tallybook.cli.terminal import console
+from tallybook.cli.terminal import cell, console
 from tallybook.cli.when import instant, show
 from tallybook.clock import now_s
 from tallybook.errors import CommandFailed
@@ -154,7 +154,7 @@ def _print_table(kind: UsageKind, grouped: list[str], rows: list[_Row], width: s
     for row in rows:
         table.add_row(
             show(row.start_s, width),
-            *(_text(row.result[name]) for name in grouped),
+            *(cell(row.result[name]) for name in grouped),
             *(f"{row.result[name]:,}" for name in measures),
         )
     console().print(table)
@@ -167,7 +167,7 @@ def _print_plot(buckets: list[dict[str, Any]], grouped: list[str], measure: str,
     for bucket in buckets:
         parts: Counter[str] = Counter()
         for result in bucket["results"]:
-            parts[" / ".join(_text(result[field]) for field in grouped) or measure] += result[measure]
+            parts[" / ".join(cell(result[field]).plain for field in grouped) or measure] += result[measure]
         sums += parts
         bars.append((show(bucket["start_time"], width), parts))
     longest = max((parts.total() for _, parts in bars), default=0)
@@ -194,7 +194,3 @@ def _print_plot(buckets: list[dict[str, Any]], grouped: list[str], measure: str,
     if len(sums) > len(top):
         legend.append(Text.assemble(("█ ", "white"), f"{len(sums) - len(top)} others"))
     terminal.print(Columns(legend, padding=(0, 3)))
-
-
-def _text(value: object) -> str:
-    return "-" if value is None else str(value)

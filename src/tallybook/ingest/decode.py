@@ -68,8 +68,9 @@ def decode(body: bytes, now_ms: int, events_max: int) -> Decoded:
     body = body.removeprefix(_UTF8_BOM).strip()
     if not body:
         return Decoded([], [], [])
-    # JSON text has control characters only as escapes, so most bodies need not be searched for them.
-    check_text = b"\\" in body or b"\x7f" in body
+    # In JSON a control character is an escape, DEL, or one that UTF-8 begins with C2: most bodies have none of these,
+    # and their texts need not be searched.
+    check_text = b"\\" in body or b"\x7f" in body or b"\xc2" in body
     try:
         events = _decode_well_formed(body)
         if len(events) > events_max:

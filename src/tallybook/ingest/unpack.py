@@ -1,13 +1,16 @@
 """Content-Encoding: bytes as sent to bytes as meant, never beyond a limit."""
 
 import zlib
-
-import zstandard
+from typing import Final
 
 from tallybook.errors import BodyTooLarge, InvalidRequest, UnsupportedEncoding
+from tallybook.ingest.zstandard import zstd
 
-ENCODINGS = ("gzip", "zstd", "identity")
-_CHUNK_BYTES = 1 << 20
+ENCODINGS: Final = ("gzip", "zstd", "identity")
+_WINDOW_LOG_MAX: Final = 27
+"""What the format recommends every reader to take: 128 MiB."""
+_MEMBERS_MAX: Final = 100
+"""A body may be several compressed files one after the other; each costs a copy of what follows it."""
 
 
 def unpack(body: bytes, encoding: str, limit_bytes: int) -> bytes:
@@ -23,55 +26,42 @@ def unpack(body: bytes, encoding: str, limit_bytes: int) -> bytes:
         InvalidRequest: the body is not what its header says, or is cut short.
         BodyTooLarge: it unpacks to more than the limit.
     """
-    name = encoding.strip().lower()
+    name = encoding.strip().lower().removeprefix("x-")
     if name in ("", "identity"):
         return body
-    if name in ("gzip", "x-gzip"):
-        return _gunzip(body, limit_bytes)
-    if name == "zstd":
-        return _unzstd(body, limit_bytes)
-    raise UnsupportedEncoding(
-        f"Content-Encoding {encoding[:64]!r} is not supported; use one of {', '.join(ENCODINGS)}",
-        param="Content-Encoding",
-        code="unsupported_content_encoding",
-    )
-
-
-def _gunzip(body: bytes, limit_bytes: int) -> bytes:
+    if name not in ENCODINGS:
+        raise UnsupportedEncoding(
+            f"Content-Encoding {encoding[:64]!r} is not supported; use one of {', '.join(ENCODINGS)}",
+            param="Content-Encoding",
+            code="unsupported_content_encoding",
+        )
     unpacked = bytearray()
     rest = body
-    try:
-        while rest:  # a gzip file may hold several members, as `cat a.gz b.gz` makes them
-            member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-            unpacked += member.decompress(rest, limit_bytes + 1 - len(unpacked))
-            if len(unpacked) > limit_bytes:
-                raise too_large(limit_bytes)
-            if not member.eof:
-                raise _damaged("gzip", "it is cut short")
-            rest = member.unused_data
-    except zlib.error as error:
-        raise _damaged("gzip", str(error)) from None
-    return bytes(unpacked)
+    for _ in range(_MEMBERS_MAX):
+        try:
+            member, is_whole, rest = _member(name, rest, limit_bytes + 1 - len(unpacked))
+        except (zlib.error, zstd.ZstdError) as error:
+            raise _damaged(name, str(error)) from None
+        unpacked += member
+        if len(unpacked) > limit_bytes:
+            raise too_large(limit_bytes)
+        if not is_whole:
+            raise _damaged(name, "it is cut short")
+        if not rest:
+            return bytes(unpacked)
+    raise _damaged(name, f"it has more than {_MEMBERS_MAX} parts")
 
 
-def _unzstd(body: bytes, limit_bytes: int) -> bytes:
-    unpacked = bytearray()
-    rest = body
-    try:
-        while rest:
-            frame = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
-            for start in range(0, len(rest), _CHUNK_BYTES):
-                unpacked += frame.decompress(rest[start : start + _CHUNK_BYTES])
-                if len(unpacked) > limit_bytes:
-                    raise too_large(limit_bytes)
-                if frame.eof:
-                    rest = frame.unused_data + rest[start + _CHUNK_BYTES :]
-                    break
-            if not frame.eof:
-                raise _damaged("zstd", "it is cut short")
-    except zstandard.ZstdError as error:
-        raise _damaged("zstd", str(error)) from None
-    return bytes(unpacked)
+def _member(name: str, packed: bytes, limit_bytes: int) -> tuple[bytes, bool, bytes]:
+    """Unpack the first member, no further than a limit; return it, whether it ended, and what follows it."""
+    if name == "gzip":
+        gunzip = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+        return gunzip.decompress(packed, limit_bytes), gunzip.eof, gunzip.unused_data
+    unzstd = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _WINDOW_LOG_MAX})
+    unpacked = bytearray(unzstd.decompress(packed, limit_bytes))
+    while not (unzstd.eof or unzstd.needs_input or len(unpacked) >= limit_bytes):
+        unpacked += unzstd.decompress(b"", limit_bytes - len(unpacked))
+    return bytes(unpacked), unzstd.eof, unzstd.unused_data if unzstd.eof else b""
 
 
 def too_large(limit_bytes: int) -> BodyTooLarge:

@@ -56,7 +56,8 @@ class Writer:
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     @property
     def is_alive(self) -> bool:
@@ -68,27 +69,32 @@ class Writer:
 
         Args:
             batch: what to write.
-            size_bytes: the size of the body it came from, as a measure of the memory it takes.
+            size_bytes: the unpacked size of the body it came from, as a measure of the memory it takes.
 
         Raises:
             Busy: too much is waiting already.
             Unavailable: the server is stopping.
         """
         waiting = _Waiting(batch, size_bytes, Future())
+        # What is queued gets written, also when the client that asked for it is gone.
+        waiting.future.set_running_or_notify_cancel()
         with self._changed:
-            if self._stopping:
-                raise Unavailable("The server is stopping; send the request again", retry_after_s=5)
-            if self._queue and self._queue_bytes + size_bytes > self._queue_bytes_max:
-                raise Busy(
-                    f"Too much waits to be written: {self._queue_bytes} bytes of {self._queue_bytes_max}; "
-                    "nothing of this request was kept, send it again later",
-                    code="queue_full",
-                    retry_after_s=1,
-                )
+            self.refuse_if_full(size_bytes)
             self._queue.append(waiting)
             self._add_queue_bytes(size_bytes)
             self._changed.notify()
         return waiting.future
+
+    def refuse_if_full(self, size_bytes: int = 0) -> None:
+        """Raise what `submit` would raise for a batch of this size."""
+        if not self.is_alive:
+            raise Unavailable("The server is stopping; send the request again", retry_after_s=5)
+        if self._queue and self._queue_bytes + size_bytes > self._queue_bytes_max:
+            raise Busy(
+                "Too much waits to be written; nothing of this request was kept, send it again later",
+                code="queue_full",
+                retry_after_s=1,
+            )
 
     def _run(self) -> None:
         while batches := self._take():

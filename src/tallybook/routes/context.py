@@ -1,8 +1,7 @@
 """What every route needs: the parts of the running app, and who is asking."""
 
-import asyncio
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -27,7 +26,18 @@ SMALL_BODY_BYTES: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The parts of the running app."""
+    """The parts of the running app.
+
+    Attributes:
+        settings: as given by the operator.
+        store: where usage is kept.
+        keys: who may do what.
+        writer: the only way into the store.
+        metrics: what Prometheus can ask.
+        queries: how many questions are answered at once.
+        decodes: how many large bodies are decoded at once.
+        scans: how many checks and rebuilds go through the store at once.
+    """
 
     settings: Settings
     store: Store
@@ -35,7 +45,8 @@ class Context:
     writer: Writer
     metrics: Metrics
     queries: CapacityLimiter
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    decodes: CapacityLimiter
+    scans: CapacityLimiter
 
 
 def context(request: Request) -> Context:
@@ -79,7 +90,7 @@ def answer(content: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
 
 
-async def small_body(request: Request, limit_bytes: int = SMALL_BODY_BYTES) -> bytes:
+async def read_body(request: Request, limit_bytes: int = SMALL_BODY_BYTES) -> bytes:
     """Return the body of a request, at most so many bytes.
 
     Raises:
@@ -99,7 +110,7 @@ async def typed_body(request: Request, shape: Any) -> Any:
     Raises:
         InvalidRequest: it is no such JSON; the message names the field.
     """
-    body = await small_body(request)
+    body = await read_body(request)
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

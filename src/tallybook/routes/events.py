@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from anyio import to_thread
 from starlette.requests import Request
@@ -10,15 +10,21 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tallybook.clock import now_ms
-from tallybook.errors import Busy, InvalidRequest, RequestError, Unavailable
+from tallybook.errors import Busy, InvalidRequest, Unavailable
 from tallybook.ingest.decode import Decoded, Rejected, decode
 from tallybook.ingest.unpack import unpack
 from tallybook.keys import Scope
-from tallybook.routes.context import Context, answer, authorize, context, small_body
+from tallybook.routes.context import Context, answer, authorize, context, read_body
 from tallybook.store.protocol import Batch, Outcome, Quarantined
 
 _FAULTS_MAX = 100
 """The most faults told in a receipt; the counts are always whole."""
+_WHERE = {
+    True: "The events are in quarantine, to be mended and replayed.",
+    False: "An event this large is not kept in quarantine.",
+}
+_KEPT_BYTES_MAX = 64 * 1024
+"""The largest bad event kept in quarantine. A good one is a tenth of that at the most."""
 _INLINE_BYTES = 16 * 1024
 """Bodies up to here are decoded at once; a hop to another thread would take longer than the work."""
 
@@ -28,24 +34,34 @@ async def receive(request: Request) -> Response:
     key = authorize(request, Scope.WRITE)
     app = context(request)
     limit_bytes = app.settings.body_bytes_max
-    sent = await small_body(request, limit_bytes)
+    app.writer.refuse_if_full()
+    sent = await read_body(request, limit_bytes)
     encoding = request.headers.get("content-encoding", "")
     received_ms = now_ms()
 
-    def read() -> Decoded:
-        return decode(unpack(sent, encoding, limit_bytes), received_ms, app.settings.events_max)
+    def read() -> tuple[Decoded, int]:
+        body = unpack(sent, encoding, limit_bytes)
+        return decode(body, received_ms, app.settings.events_max), len(body)
 
-    decoded = read() if len(sent) <= _INLINE_BYTES else await to_thread.run_sync(read)
-    if decoded.rejected:
-        await _make_room(app, len(decoded.rejected))
-    quarantined = [quarantine(key.organization_id, item, received_ms // 1000) for item in decoded.rejected]
-    batch = Batch(key.organization_id, decoded.records, quarantined)
-    outcome = await commit(app, batch, len(sent))
+    if len(sent) <= _INLINE_BYTES and not encoding:
+        decoded, size_bytes = read()
+    else:
+        decoded, size_bytes = await to_thread.run_sync(read, limiter=app.decodes)
+    quarantined = {
+        rejected.index: quarantine(key.organization_id, rejected, received_ms // 1000)
+        for rejected in decoded.rejected
+        if len(rejected.raw) <= _KEPT_BYTES_MAX
+    }
+    if quarantined:
+        await _make_room(app, key.organization_id, len(quarantined))
+    batch = Batch(key.organization_id, decoded.records, list(quarantined.values()))
+    outcome = await commit(app, batch, size_bytes)
+    app.metrics.count(outcome, len(decoded.rejected))
     return receipt(outcome, decoded, quarantined)
 
 
-async def _make_room(app: Context, wanted: int) -> None:
-    held = await to_thread.run_sync(app.store.quarantine_count)
+async def _make_room(app: Context, organization_id: str, wanted: int) -> None:
+    held = await to_thread.run_sync(app.store.quarantine_count, organization_id)
     if held + wanted > app.settings.quarantine_max:
         raise Busy(
             f"Bad events: {wanted}, but quarantine is full ({held} of {app.settings.quarantine_max}); nothing of "
@@ -64,17 +80,13 @@ async def commit(app: Context, batch: Batch, size_bytes: int) -> Outcome:
     """
     future = app.writer.submit(batch, size_bytes)
     try:
-        outcome = await asyncio.wrap_future(future)
-    except RequestError:
-        raise
+        return await asyncio.wrap_future(future)
     except Exception as error:
         raise Unavailable(
             "The store could not write the request; nothing of it was kept, send it again",
             code="store_unavailable",
             retry_after_s=5,
         ) from error
-    app.metrics.count(outcome, len(batch.quarantined))
-    return outcome
 
 
 def quarantine(organization_id: str, rejected: Rejected, now_s: int) -> Quarantined:
@@ -83,8 +95,14 @@ def quarantine(organization_id: str, rejected: Rejected, now_s: int) -> Quaranti
     return Quarantined(f"quar_{digest}", now_s, rejected.raw, rejected.faults)
 
 
-def receipt(outcome: Outcome, decoded: Decoded, quarantined: Sequence[Quarantined]) -> Response:
-    """Return what became of the events of a body; 400 if none of them was any good."""
+def receipt(outcome: Outcome, decoded: Decoded, quarantined: Mapping[int, Quarantined]) -> Response:
+    """Return what became of the events of a body; 400 if none of them was any good.
+
+    Args:
+        outcome: of the records.
+        decoded: what the body held.
+        quarantined: entries of the rejected events that are in quarantine, by their place in the body.
+    """
     faults: list[dict[str, object]] = [
         {
             "index": rejected.index,
@@ -92,9 +110,9 @@ def receipt(outcome: Outcome, decoded: Decoded, quarantined: Sequence[Quarantine
             "field": fault.field,
             "value": fault.value,
             "message": fault.message,
-            "quarantine_id": entry.quarantine_id,
+            "quarantine_id": quarantined[rejected.index].quarantine_id if rejected.index in quarantined else None,
         }
-        for rejected, entry in zip(decoded.rejected, quarantined, strict=True)
+        for rejected in decoded.rejected[:_FAULTS_MAX]
         for fault in rejected.faults
     ]
     faults += (
@@ -107,7 +125,7 @@ def receipt(outcome: Outcome, decoded: Decoded, quarantined: Sequence[Quarantine
             f"{conflict.stored}; the first stands. Give a different event its own id",
             "quarantine_id": None,
         }
-        for conflict in outcome.conflicts
+        for conflict in outcome.conflicts[:_FAULTS_MAX]
     )
     faults.sort(key=lambda fault: int(str(fault["index"])))
     content: dict[str, object] = {
@@ -126,7 +144,7 @@ def receipt(outcome: Outcome, decoded: Decoded, quarantined: Sequence[Quarantine
     first = decoded.rejected[0].faults[0]
     error = InvalidRequest(
         f"No event is valid; the first fault, at index {decoded.rejected[0].index}: {first.message}. "
-        "The events are in quarantine, to be mended and replayed.",
+        f"{_WHERE[bool(quarantined)]}",
         param=first.field,
         code="invalid_event",
     )

@@ -12,8 +12,9 @@ from tallybook import __version__
 from tallybook.errors import InvalidRequest
 from tallybook.keys import Scope
 from tallybook.routes.context import answer, authorize, context, typed_body
+from tallybook.timegrid import INSTANT_MAX_S
 
-Instant = Annotated[int, msgspec.Meta(ge=0, le=4_102_444_800)]
+Instant = Annotated[int, msgspec.Meta(ge=0, le=INSTANT_MAX_S)]
 _DIFFERENCES_MAX = 100
 
 
@@ -34,8 +35,9 @@ async def rebuild(request: Request) -> Response:
             param="end_time",
             code="invalid_value",
         )
+    app = context(request)
     days = await to_thread.run_sync(
-        context(request).store.rebuild, window.start_time, window.end_time, key.organization_id
+        app.store.rebuild, window.start_time, window.end_time, key.organization_id, limiter=app.scans
     )
     return answer({"object": "organization.usage.rebuild", "days": days})
 
@@ -43,9 +45,9 @@ async def rebuild(request: Request) -> Response:
 async def check(request: Request) -> Response:
     """Compare rollups with raw events and tell the sizes."""
     key = authorize(request, Scope.MANAGE)
-    store = context(request).store
-    differences = await to_thread.run_sync(store.check, key.organization_id)
-    facts = await to_thread.run_sync(store.facts, key.organization_id)
+    app = context(request)
+    differences = await to_thread.run_sync(app.store.check, key.organization_id, limiter=app.scans)
+    facts = await to_thread.run_sync(app.store.facts, key.organization_id, limiter=app.scans)
     return answer(
         {
             "object": "organization.usage.check",

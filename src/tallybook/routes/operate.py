@@ -42,7 +42,7 @@ async def healthz(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """The server takes events and questions."""
     app = context(request)
-    if app.writer.is_alive and not app.stopping.is_set():
+    if app.writer.is_alive:
         return answer({"status": "ready"})
     return answer({"status": "stopping"}, 503)
 

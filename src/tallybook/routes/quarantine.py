@@ -13,7 +13,7 @@ from tallybook.errors import NotFound
 from tallybook.event import Record
 from tallybook.ingest.decode import Decoded, Rejected, decode_one
 from tallybook.keys import Scope
-from tallybook.routes.context import Context, answer, authorize, context, small_body
+from tallybook.routes.context import Context, answer, authorize, context, read_body
 from tallybook.routes.events import commit, receipt
 from tallybook.routes.lists import list_answer, parse_list, unknown_after
 from tallybook.store.protocol import Batch, Quarantined
@@ -55,13 +55,14 @@ async def drop(request: Request) -> Response:
 
 
 async def drop_all(request: Request) -> Response:
-    """Remove quarantined events for good, the oldest first, as many as a request may have events."""
+    """Remove all quarantined events for good."""
     key = authorize(request, Scope.WRITE)
     app = context(request)
-    found = await _oldest(app, key.organization_id)
-    names = [item.quarantine_id for item in found]
-    await commit(app, Batch(key.organization_id, released=names), 0)
-    return answer({"object": "organization.usage.quarantine.deleted", "deleted": len(names)})
+    dropped = 0
+    while found := await _oldest(app, key.organization_id, None):
+        await commit(app, Batch(key.organization_id, released=[item.quarantine_id for item in found]), 0)
+        dropped += len(found)
+    return answer({"object": "organization.usage.quarantine.deleted", "deleted": dropped})
 
 
 async def replay(request: Request) -> Response:
@@ -69,23 +70,25 @@ async def replay(request: Request) -> Response:
     key = authorize(request, Scope.WRITE)
     app = context(request)
     found = await _find(request, key.organization_id)
-    mended = await small_body(request, app.settings.body_bytes_max)
+    mended = await read_body(request)
     return await _replay(app, key.organization_id, [found._replace(event=mended.strip() or found.event)])
 
 
 async def replay_all(request: Request) -> Response:
-    """Try quarantined events again, the oldest first; the good ones leave quarantine."""
+    """Try all quarantined events again, the oldest first; the good ones leave quarantine."""
     key = authorize(request, Scope.WRITE)
     app = context(request)
-    found = await _oldest(app, key.organization_id)
-    if not found:
+    items: list[Quarantined] = []
+    while found := await _oldest(app, key.organization_id, items[-1].quarantine_id if items else None):
+        items += found
+    if not items:
         raise NotFound("Quarantine is empty; there is nothing to replay.", code="not_found")
-    return await _replay(app, key.organization_id, found)
+    return await _replay(app, key.organization_id, items)
 
 
 async def _replay(app: Context, organization_id: str, items: list[Quarantined]) -> Response:
     decoded = Decoded([], [], [])
-    released, kept = [], []
+    released, kept = [], {}
     for index, item in enumerate(items):
         outcome = decode_one(item.event, now_ms(), item.created_at_s * 1000)
         if isinstance(outcome, Record):
@@ -94,15 +97,15 @@ async def _replay(app: Context, organization_id: str, items: list[Quarantined]) 
             released.append(item.quarantine_id)
         else:
             decoded.rejected.append(Rejected(index, item.event, outcome))
-            kept.append(item)
-    batch = Batch(organization_id, decoded.records, released=released)
-    size_bytes = sum(len(item.event) for item in items)
-    return receipt(await commit(app, batch, size_bytes), decoded, kept)
+            kept[index] = item
+    written = await commit(app, Batch(organization_id, decoded.records, released=released), 0)
+    app.metrics.count(written, 0)
+    return receipt(written, decoded, kept)
 
 
-async def _oldest(app: Context, organization_id: str) -> list[Quarantined]:
+async def _oldest(app: Context, organization_id: str, after: str | None) -> list[Quarantined]:
     return await to_thread.run_sync(
-        lambda: app.store.quarantine(organization_id, after=None, limit=app.settings.events_max, descending=False)
+        lambda: app.store.quarantine(organization_id, after=after, limit=_PAGE, descending=False)
     )
 
 
@@ -128,6 +131,7 @@ def _entry(item: Quarantined) -> dict[str, object]:
     }
 
 
+_PAGE: Final = 1_000
 _PATH: Final = "/v1/organization/usage/quarantine"
 
 routes = [

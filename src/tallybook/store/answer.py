@@ -74,7 +74,8 @@ def _levels(query: UsageQuery, total: str) -> Statement:
     total exactly. Of two reports at the same instant the larger holds.
     """
     selection, values = _selection(query)
-    edges = buckets(query.start_s, min(query.end_s, query.now_s), query.width_s, limit=1_000_000)
+    end_s = min(query.end_s, query.now_s)
+    edges = buckets(query.start_s, end_s, query.width_s, limit=1 + (query.end_s - query.start_s) // query.width_s + 1)
     values |= {
         "starts": [start for start, _ in edges],
         "ends": [end for _, end in edges],

@@ -38,6 +38,8 @@ def append(connection: duckdb.DuckDBPyConnection, series: SeriesIndex, batches: 
     items: list[Item] = []
     for number, batch in enumerate(batches):
         items += zip(repeat(number), count(), repeat(batch.organization_id), batch.records)
+    if any(batch.released for batch in batches):
+        items = _without_released(connection, items, batches, outcomes)
     # What is stored stands before anything that is sent: only among the rest does the first sent stand.
     fresh = _without_stored(connection, items, outcomes)
     fresh = _without_repeats(fresh, outcomes)
@@ -50,6 +52,28 @@ def append(connection: duckdb.DuckDBPyConnection, series: SeriesIndex, batches: 
         _release_quarantined(connection, batch, outcome)
         _keep_quarantined(connection, batch)
     return outcomes
+
+
+def _without_released(
+    connection: duckdb.DuckDBPyConnection, items: list[Item], batches: Sequence[Batch], outcomes: list[Outcome]
+) -> list[Item]:
+    """Drop records of quarantined events that another request has replayed meanwhile."""
+    names = [name for batch in batches for name in batch.released]
+    rows = connection.execute(
+        "SELECT organization_id, quarantine_id FROM quarantine WHERE quarantine_id IN (SELECT unnest(?))", [names]
+    ).fetchall()
+    waiting = set(rows)
+    kept = []
+    for item in items:
+        number, position, organization_id, record = item
+        if batches[number].released:
+            entry = (organization_id, batches[number].released[position])
+            if entry not in waiting:
+                outcomes[number].duplicates[record.kind.name] += 1
+                continue
+            waiting.remove(entry)
+        kept.append(item)
+    return kept
 
 
 def _without_repeats(items: list[Item], outcomes: list[Outcome]) -> list[Item]:

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import duckdb
 import msgspec
+import structlog
 
-from tallybook.errors import InvalidRequest, StoreUnusable
+from tallybook.errors import InvalidRequest, StoreUnusable, Unavailable
 from tallybook.event import Fault
 from tallybook.query import UsageQuery
 from tallybook.store import maintenance
@@ -24,6 +25,8 @@ FILE_NAME: Final = "tallybook.duckdb"
 # Checkpoints rewrite what the log holds: rarely enough to keep ingest steady, often enough that replaying it at start
 # takes well under a second.
 _CHECKPOINT_BYTES: Final = 128 * 1024 * 1024
+
+_log = structlog.get_logger()
 
 
 class DuckStore:
@@ -55,6 +58,9 @@ class DuckStore:
         self._writer = self._connection.cursor()
         self._series = SeriesIndex(self._writer)
         self._local = threading.local()
+        self._reading = threading.Lock()
+        self._readers: list[duckdb.DuckDBPyConnection] = []
+        self._closing = False
         self._maintenance = threading.Lock()
         self._touching = threading.Lock()
         self._touched_days: set[int] | None = None
@@ -71,10 +77,7 @@ class DuckStore:
             self._roll_back()
             raise
         self._series.settle()
-        days = {floor_s(record.timestamp_ms // 1000, DAY_S) for batch in batches for record in batch.records}
-        with self._touching:
-            if self._touched_days is not None:
-                self._touched_days |= days
+        self._touch({floor_s(record.timestamp_ms // 1000, DAY_S) for batch in batches for record in batch.records})
         return outcomes
 
     def _roll_back(self) -> None:
@@ -126,35 +129,48 @@ class DuckStore:
         )
         return _quarantined(*row) if row else None
 
-    def quarantine_count(self) -> int:
+    def quarantine_count(self, organization_id: str) -> int:
         """See `Store.quarantine_count`."""
-        row = self._reader().execute("SELECT count(*) FROM quarantine").fetchone()
+        statement = "SELECT count(*) FROM quarantine WHERE organization_id = ?"
+        row = self._reader().execute(statement, [organization_id]).fetchone()
         assert row is not None  # an aggregate without groups always has one row
         return int(row[0])
 
     def compact(self, rows_for_cell_max: float, merges_max: int) -> int:
         """See `Store.compact`."""
         with self._maintenance:
-            return self._compact(rows_for_cell_max, merges_max)
+            with self._touching:  # what is written from here on counts for the next time
+                days, self._touched_days = self._touched_days, set()
+            try:
+                saved, left = self._compact(days, rows_for_cell_max, merges_max)
+            except BaseException:
+                self._touch(days)
+                raise
+            self._touch(left)
+        if saved:
+            # Merged rows are read faster once the file has no trace of those they replace. If a commit is under way
+            # this is refused, and left to the next checkpoint.
+            with suppress(duckdb.Error):
+                self._reader().execute("CHECKPOINT")
+        return saved
 
-    def _compact(self, rows_for_cell_max: float, merges_max: int) -> int:
-        with self._touching:  # what is written from here on counts for the next time
-            days, self._touched_days = self._touched_days, set()
+    def _compact(self, days: set[int] | None, rows_for_cell_max: float, merges_max: int) -> tuple[int, set[int]]:
+        """Return how many rows merging saved, and the days that may need it later."""
         if days is not None and not days:
-            return 0
+            return 0, set()
         connection = self._reader()
         found = maintenance.surplus(connection, days)
         worst = sorted(found, key=lambda place: -found[place])[:merges_max]
         merged = [place for place in worst if found[place] > rows_for_cell_max]
         saved = sum(maintenance.merge(connection, table, day_s) for table, day_s in merged)
+        return saved, {place[1] for place, ratio in found.items() if ratio > 1 and place not in merged}
+
+    def _touch(self, days: set[int] | None) -> None:
         with self._touching:
-            self._touched_days |= {place[1] for place, ratio in found.items() if ratio > 1 and place not in merged}
-        if saved:
-            # Merged rows are read faster once the file has no trace of those they replace. If a commit is under way
-            # this is refused, and left to the next checkpoint.
-            with suppress(duckdb.Error):
-                connection.execute("CHECKPOINT")
-        return saved
+            if days is None or self._touched_days is None:
+                self._touched_days = None
+            else:
+                self._touched_days |= days
 
     def rebuild(self, start_s: int, end_s: int, organization_id: str | None) -> int:
         """See `Store.rebuild`."""
@@ -181,27 +197,50 @@ class DuckStore:
         )
         assert row is not None  # an aggregate without groups always has one row
         events, first_s, last_s, series, quarantined = row
-        return StoreFacts(
-            current_version(self._reader()), events, series, quarantined, self.size_bytes(), first_s, last_s
-        )
+        return StoreFacts(current_version(self._reader()), events, series, quarantined, first_s, last_s)
 
     def size_bytes(self) -> int:
-        """Return the size of the file and its log on disk."""
-        files = (self._path, self._path.with_suffix(".duckdb.wal"))
-        return sum(file.stat().st_size for file in files if file.exists())
+        """See `Store.size_bytes`."""
+        size_bytes = 0
+        for file in (self._path, self._path.with_suffix(".duckdb.wal")):
+            with suppress(FileNotFoundError):  # a checkpoint removes the log at any moment
+                size_bytes += file.stat().st_size
+        return size_bytes
 
     def close(self) -> None:
         """See `Store.close`."""
-        self._connection.execute("CHECKPOINT")
-        self._connection.close()
+        with self._reading:
+            self._closing = True
+            for reader in self._readers:
+                reader.interrupt()
+        with self._maintenance:
+            # What a checkpoint cannot write now is in the log, and written when the store is next opened.
+            with suppress(duckdb.Error):
+                self._writer.execute("CHECKPOINT")
+            self._writer.close()
+            with suppress(duckdb.Error):
+                self._connection.close()
 
     def _fetch(self, statement: Statement) -> list[tuple[Any, ...]]:
-        return self._reader().execute(statement.sql, statement.values).fetchall()
+        try:
+            return self._reader().execute(statement.sql, statement.values).fetchall()
+        except duckdb.Error as error:
+            _log.exception("question failed")
+            raise Unavailable(
+                "The store could not answer; ask again, or for less at once: a shorter window, fewer fields to group "
+                "by, a filter",
+                code="store_unavailable",
+                retry_after_s=5,
+            ) from error
 
     def _reader(self) -> duckdb.DuckDBPyConnection:
         """A connection for the calling thread; each sees the last commit when its statement begins."""
         if not hasattr(self._local, "connection"):
-            self._local.connection = self._connection.cursor()
+            with self._reading:
+                if self._closing:
+                    raise Unavailable("The server is stopping; send the request again", retry_after_s=5)
+                self._local.connection = self._connection.cursor()
+                self._readers.append(self._local.connection)
         connection: duckdb.DuckDBPyConnection = self._local.connection
         return connection
 

@@ -13,7 +13,7 @@ import duckdb
 
 from tallybook.kinds import FLOWS, KINDS
 from tallybook.store.protocol import Difference
-from tallybook.timegrid import DAY_S, floor_s
+from tallybook.timegrid import DAY_S, INSTANT_MAX_S, floor_s
 
 _SUMS: Final = ", ".join(f"sum({name}) AS {name}" for name in FLOWS)
 _COUNTS: Final = ", ".join(FLOWS)
@@ -77,7 +77,19 @@ def rebuild(connection: duckdb.DuckDBPyConnection, start_s: int, end_s: int, org
     Returns:
         How many days have raw events or rollups, and were made anew.
     """
-    days = connection.execute(
+    days = _days(connection, floor_s(start_s, DAY_S), -floor_s(-end_s, DAY_S), organization_id)
+    for day_s in days:
+        make_anew = partial(_rebuild_day, connection, day_s, organization_id)
+        try:
+            _in_transaction(connection, partial(make_anew, _SUMS, "GROUP BY 1, 2"))
+        except duckdb.ConversionException:  # sums that pass 64 bits
+            _in_transaction(connection, partial(make_anew, _COUNTS, ""))
+    return len(days)
+
+
+def _days(connection: duckdb.DuckDBPyConnection, start_s: int, end_s: int, organization_id: str | None) -> list[int]:
+    """Return the days of a window that have events or rollups, oldest first, as Unix seconds."""
+    rows = connection.execute(
         f"""SELECT DISTINCT epoch_ms(date_trunc('day', instant)) // 1000 FROM (
               SELECT "timestamp" AS instant FROM events WHERE {_MINE}
               UNION ALL SELECT start FROM usage_hours WHERE {_MINE}
@@ -86,20 +98,9 @@ def rebuild(connection: duckdb.DuckDBPyConnection, start_s: int, end_s: int, org
             WHERE instant >= make_timestamp($start_s::BIGINT * 1000000)
               AND instant < make_timestamp($end_s::BIGINT * 1000000)
             ORDER BY 1""",
-        {
-            "organization_id": organization_id,
-            "start_s": floor_s(start_s, DAY_S),
-            "end_s": -floor_s(-end_s, DAY_S),
-        },
+        {"organization_id": organization_id, "start_s": start_s, "end_s": end_s},
     ).fetchall()
-    for (day_s,) in days:
-        try:
-            _in_transaction(
-                connection, partial(_rebuild_day, connection, day_s, organization_id, _SUMS, "GROUP BY 1, 2")
-            )
-        except duckdb.ConversionException:  # sums that pass 64 bits
-            _in_transaction(connection, partial(_rebuild_day, connection, day_s, organization_id, _COUNTS, ""))
-    return len(days)
+    return [day_s for (day_s,) in rows]
 
 
 def _rebuild_day(
@@ -125,56 +126,50 @@ def _rebuild_day(
 
 
 def check(connection: duckdb.DuckDBPyConnection, organization_id: str | None) -> list[Difference]:
-    """Compare every rollup with the raw events by day, kind and measure, in one snapshot.
+    """Compare every cell of every rollup with the raw events, a day at a time, each in one snapshot.
 
     Returns:
-        What differs, oldest first; an empty list is good.
+        What differs, oldest first, about `_DIFFERENCES_MAX` at the most; an empty list is good.
     """
+    values = {"organization_id": organization_id}
     differences: list[Difference] = []
-
-    def compare() -> None:
-        raw = _totals(connection, "events", '"timestamp"', FLOWS, organization_id)
-        for table, _ in _ROLLUPS:
-            rolled_up = _totals(connection, table, "start", FLOWS, organization_id)
-            differences.extend(_differences(table, rolled_up, raw))
-        raw_levels = _totals(connection, "events", '"timestamp"', ("usage_bytes",), organization_id)
-        levels = _totals(connection, "levels", '"timestamp"', ("usage_bytes",), organization_id)
-        differences.extend(_differences("levels", levels, raw_levels))
-
-    _in_transaction(connection, compare)
-    return sorted(differences, key=lambda difference: (difference.start_s, difference.rollup, difference.kind))
-
-
-def _totals(
-    connection: duckdb.DuckDBPyConnection,
-    table: str,
-    instant: str,
-    measures: tuple[str, ...],
-    organization_id: str | None,
-) -> dict[tuple[int, str, str], int]:
-    rows = connection.execute(
-        f"""SELECT epoch_ms(date_trunc('day', {instant})) // 1000, kind,
-              {", ".join(f"sum({name})" for name in measures)}
-            FROM {table} JOIN series USING (series_id)
-            WHERE $organization_id IS NULL OR organization_id = $organization_id GROUP BY 1, 2""",
-        {"organization_id": organization_id},
-    ).fetchall()
-    return {
-        (day_s, kind, name): total
-        for day_s, kind, *totals in rows
-        for name, total in zip(measures, totals, strict=True)
-        if total is not None
-    }
+    for day_s in _days(connection, 0, INSTANT_MAX_S, organization_id):
+        for rollup, instant, measures, cell in (
+            ("usage_hours", "start", FLOWS, "date_trunc('hour', \"timestamp\")"),
+            ("usage_days", "start", FLOWS, "date_trunc('day', \"timestamp\")"),
+            ("levels", '"timestamp"', ("usage_bytes",), '"timestamp"'),
+        ):
+            rows = connection.execute(
+                _comparison(rollup, instant, measures, cell), values | {"day_s": day_s}
+            ).fetchall()
+            differences += (Difference(rollup, *row) for row in rows)
+        if len(differences) >= _DIFFERENCES_MAX:
+            break
+    return differences
 
 
-def _differences(
-    rollup: str, rolled_up: dict[tuple[int, str, str], int], raw: dict[tuple[int, str, str], int]
-) -> list[Difference]:
-    return [
-        Difference(rollup, *key, rolled_up.get(key, 0), raw.get(key, 0))
-        for key in rolled_up.keys() | raw.keys()
-        if rolled_up.get(key, 0) != raw.get(key, 0)
-    ]
+_DIFFERENCES_MAX: Final = 100
+
+
+def _comparison(rollup: str, instant: str, measures: tuple[str, ...], cell: str) -> str:
+    """SQL for the cells of a day whose sums differ: start, kind, measure, sum of the rollup, sum of the events."""
+    sums = ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in measures)
+    pairs = ", ".join(
+        f"{{name: '{name}', rolled_up: coalesce(rolled.{name}, 0), raw: coalesce(raw.{name}, 0)}}" for name in measures
+    )
+    of_kind = f"series_id IN (SELECT series_id FROM series WHERE kind IN {_in(_LEVEL_KINDS)})"
+    kept = of_kind if rollup == "levels" else f"NOT {of_kind}"
+    return f"""
+        SELECT epoch_ms(cell) // 1000, kind, pair.name, pair.rolled_up, pair.raw FROM (
+          SELECT cell, kind, unnest([{pairs}]) AS pair FROM (
+            SELECT {instant} AS cell, series_id, {sums} FROM {rollup}
+            WHERE {_DAY.format(instant=instant)} AND {_MINE} GROUP BY 1, 2) AS rolled
+          FULL JOIN (
+            SELECT {cell} AS cell, series_id, {sums} FROM events
+            WHERE {_DAY.format(instant='"timestamp"')} AND {_MINE} AND {kept} GROUP BY 1, 2) AS raw
+          USING (cell, series_id)
+          JOIN series USING (series_id))
+        WHERE pair.rolled_up <> pair.raw ORDER BY 1, 2, 3 LIMIT {_DIFFERENCES_MAX}"""
 
 
 def _in_transaction(connection: duckdb.DuckDBPyConnection, work: Callable[[], object]) -> None:

@@ -34,7 +34,7 @@ class Batch:
         records: events, in the order they were sent.
         quarantined: events that are no good.
         released: ids of quarantined events that leave quarantine with this commit. With records there is one for each:
-            it leaves unless its record is in conflict.
+            it leaves unless its record is in conflict, and a record whose entry has left already is a duplicate.
     """
 
     organization_id: str
@@ -100,7 +100,6 @@ class StoreFacts(NamedTuple):
     events: int
     series: int
     quarantined: int
-    size_bytes: int
     first_event_s: int | None
     last_event_s: int | None
 
@@ -124,6 +123,7 @@ class Store(Protocol):
 
         Raises:
             InvalidRequest: the answer would have more rows than the query allows.
+            Unavailable: the engine could not answer.
         """
         ...
 
@@ -135,8 +135,8 @@ class Store(Protocol):
         """Return one quarantined event, None if there is none by that id."""
         ...
 
-    def quarantine_count(self) -> int:
-        """Return how many events are in quarantine, of all organizations."""
+    def quarantine_count(self, organization_id: str) -> int:
+        """Return how many events of an organization are in quarantine."""
         ...
 
     def compact(self, rows_for_cell_max: float, merges_max: int) -> int:
@@ -152,13 +152,17 @@ class Store(Protocol):
         ...
 
     def check(self, organization_id: str | None) -> list[Difference]:
-        """Compare all rollups with the raw events, by day and measure; an empty list is good."""
+        """Compare all rollup cells with the raw events, at most a few hundred differences; an empty list is good."""
         ...
 
     def facts(self, organization_id: str | None) -> StoreFacts:
-        """Return sizes, of one organization or of all; the file's size is always the whole file's."""
+        """Return sizes, of one organization or of all."""
+        ...
+
+    def size_bytes(self) -> int:
+        """Return the size of the store on disk."""
         ...
 
     def close(self) -> None:
-        """Write everything to the main file and release it."""
+        """Stop maintenance and questions, write everything to the main file and release it."""
         ...

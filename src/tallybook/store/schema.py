@@ -11,11 +11,11 @@ A dimension is kept once, in its series, and not in every event and cell: that m
 grouping a sum over integers.
 """
 
-import time
 from typing import Final
 
 import duckdb
 
+from tallybook.clock import now_s
 from tallybook.errors import StoreUnusable
 from tallybook.kinds import DIMENSIONS, FLOWS, MEASURES
 
@@ -62,7 +62,7 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> None:
         connection.begin()
         for statement in statements:
             connection.execute(statement)
-        connection.execute("INSERT INTO schema_version VALUES (?, ?)", [number, int(time.time())])
+        connection.execute("INSERT INTO schema_version VALUES (?, ?)", [number, now_s()])
         connection.commit()
 
 

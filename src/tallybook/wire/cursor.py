@@ -12,6 +12,7 @@ import struct
 from typing import Final, NamedTuple
 
 from tallybook.errors import InvalidRequest
+from tallybook.timegrid import INSTANT_MAX_S
 
 _LAYOUT: Final = struct.Struct(">BQQ")
 _VERSION: Final = 1
@@ -44,7 +45,9 @@ def read_cursor(text: str, question: bytes) -> Cursor:
     payload, digest = decoded[: _LAYOUT.size], decoded[_LAYOUT.size :]
     if len(payload) != _LAYOUT.size or digest != _digest(payload, question):
         raise _invalid(text)
-    _, next_s, end_s = _LAYOUT.unpack(payload)
+    version, next_s, end_s = _LAYOUT.unpack(payload)
+    if version != _VERSION or not next_s < end_s <= INSTANT_MAX_S:
+        raise _invalid(text)
     return Cursor(next_s, end_s)
 
 

@@ -3,16 +3,17 @@
 from typing import Final
 
 from tallybook import __version__
+from tallybook.event import COUNT_MAX, TEXT_MAX
 from tallybook.kinds import DIMENSIONS, KINDS, Dimension, UsageKind
-from tallybook.timegrid import WIDTHS
+from tallybook.timegrid import INSTANT_MAX_S, WIDTHS
 
 Json = dict[str, object]
 
 _INTEGER: Final[Json] = {"type": "integer"}
 _STRING: Final[Json] = {"type": "string"}
-_COUNT: Final[Json] = {"type": "integer", "minimum": 0, "maximum": 2**53 - 1}
-_INSTANT: Final[Json] = {"type": "integer", "minimum": 0, "maximum": 4_102_444_800}
-_TEXT: Final[Json] = {"type": "string", "minLength": 1, "maxLength": 256}
+_COUNT: Final[Json] = {"type": "integer", "minimum": 0, "maximum": COUNT_MAX}
+_INSTANT: Final[Json] = {"type": "integer", "minimum": 0, "maximum": INSTANT_MAX_S}
+_TEXT: Final[Json] = {"type": "string", "minLength": 1, "maxLength": TEXT_MAX}
 
 
 def openapi() -> Json:
@@ -118,7 +119,7 @@ def _event(kind: UsageKind) -> Json:
     }
     properties |= {name: _event_dimension(DIMENSIONS[name]) for name in kind.dimensions}
     properties |= {
-        name: {"type": "number", "minimum": 0, "maximum": 2**53 - 1} if name == "seconds" else _COUNT
+        name: {"type": "number", "minimum": 0, "maximum": COUNT_MAX} if name == "seconds" else _COUNT
         for name in kind.measures
     }
     properties["cost"] = {

@@ -15,12 +15,10 @@ from tallybook.errors import InvalidRequest
 from tallybook.event import TEXT_MAX, nearest
 from tallybook.kinds import DIMENSIONS, Dimension, UsageKind
 from tallybook.query import UsageQuery
-from tallybook.timegrid import MINUTE_S, WIDTHS, Width, buckets, floor_s
+from tallybook.timegrid import INSTANT_MAX_S, MINUTE_S, WIDTHS, Width, buckets, floor_s
 from tallybook.wire.cursor import Cursor, read_cursor, write_cursor
 
 _INTEGER: Final = re.compile(r"-?\d{1,64}", re.ASCII)
-_INSTANT_MAX_S: Final = 4_102_444_800
-"""2100-01-01: later instants are milliseconds by mistake."""
 _VALUES_MAX: Final = 1_000
 _FIXED: Final = ("start_time", "end_time", "bucket_width", "group_by", "limit", "page")
 
@@ -141,9 +139,9 @@ def _instant(given: dict[str, list[str]], name: str) -> int | None:
         return None
     if instant_s < 0:
         raise _below(name, instant_s, 0)
-    if instant_s > _INSTANT_MAX_S:
-        hint = " It looks like milliseconds; give seconds." if instant_s < _INSTANT_MAX_S * 1000 else ""
-        raise _above(name, instant_s, _INSTANT_MAX_S, hint)
+    if instant_s > INSTANT_MAX_S:
+        hint = " It looks like milliseconds; give seconds." if instant_s < INSTANT_MAX_S * 1000 else ""
+        raise _above(name, instant_s, INSTANT_MAX_S, hint)
     return instant_s
 
 
@@ -215,7 +213,7 @@ def _unsupported(name: str, value: str, supported: Sequence[str]) -> InvalidRequ
     *most, last = (repr(item) for item in supported)
     listed = f"{', '.join(most)}, and {last}" if len(most) > 1 else " and ".join([*most, last])
     return InvalidRequest(
-        f"Invalid value: {value[:TEXT_MAX]!r}{nearest(value, tuple(supported))}. Supported values are: {listed}.",
+        f"Invalid value: {value[:TEXT_MAX]!r}{nearest(value, supported)}. Supported values are: {listed}.",
         param=name,
         code="invalid_value",
     )
