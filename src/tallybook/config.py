@@ -45,7 +45,7 @@ class Settings:
     events_max: Annotated[int, _between(1, 10_000_000)] = 100_000
     """The most events in a request."""
     queue_bytes_max: Annotated[int, _between(1, 1024 * _GIB)] = 256 * _MIB
-    """The most bytes of bodies that wait to be written; beyond it requests get 429 with Retry-After."""
+    """The most bytes of unpacked bodies that wait to be written; beyond it requests get 429 with Retry-After."""
     rows_max: Annotated[int, _between(1, 10_000_000)] = 200_000
     """The most results in a page; beyond it a question gets 400 that says how to narrow it."""
     quarantine_max: Annotated[int, _between(0, 10_000_000)] = 100_000

@@ -85,7 +85,7 @@ def _levels(query: UsageQuery, total: str) -> Statement:
     groups = "".join(f", {name}" for name in query.group_by)
     return Statement(
         f"""WITH reports AS (
-  SELECT epoch_ms("timestamp") AS from_ms, vector_store_id, usage_bytes, series.*
+  SELECT epoch_ms("timestamp") AS from_ms, usage_bytes, organization_id, kind, project_id, vector_store_id
   FROM levels JOIN series USING (series_id)
   WHERE organization_id = $organization_id AND "timestamp" < make_timestamp($until_s::BIGINT * 1000000)
   QUALIFY row_number() OVER (PARTITION BY vector_store_id, "timestamp" ORDER BY usage_bytes DESC, project_id) = 1

@@ -246,7 +246,7 @@ _QUARANTINE: Final[Json] = {
         ),
         "delete": _operation(
             "drop_quarantine",
-            "Remove all of them for good, at most so many at once as a request may have events",
+            "Remove all of them for good",
             "quarantine",
             {
                 "type": "object",
