@@ -518,6 +518,8 @@ def test_what_is_not_an_object_is_no_event(event: Any, api: httpx.Client) -> Non
         (f'{{"kind": "completions", "input_tokens": {"9" * 400}}}', "input_tokens"),
         (f'{{"kind": "completions", "input_tokens": {"9" * 5000}}}', None),
         ('{"kind": "completions", "input_tokens": 1e400}', None),
+        (f'{{"kind": "completions", "input_tokens": 1, "timestamp": {"9" * 30}}}', "timestamp"),
+        (f'{{"kind": "completions", "input_tokens": 1, "timestamp": -{"9" * 30}}}', "timestamp"),
         ('{"kind": "completions", "input_tokens": -0.5}', "input_tokens"),
         (f'{{"kind": "completions", "input_tokens": 1, "model": {"[" * 500}{"]" * 500}}}', "model"),
     ],

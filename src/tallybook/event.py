@@ -203,7 +203,7 @@ def _faults(event: msgspec.Struct, shape: _Shape, values: Values, now_ms: int) -
         try:
             timestamp_to_ms(values[1], now_ms)
         except ValueError as error:
-            faults.append(Fault("timestamp", values[1], str(error)))
+            faults.append(Fault("timestamp", _shorten(values[1]), str(error)))
     names = event.__struct_fields__
     faults += (
         Fault(names[position], None, f"{names[position]} is missing; every {shape.kind.name} event needs it")
@@ -252,8 +252,8 @@ def timestamp_to_ms(value: float | str, now_ms: int) -> int:
     if isinstance(value, int | float) and TIMESTAMP_MIN_MS <= value <= now_ms + AHEAD_MAX_MS:
         raise ValueError(f"timestamp {value} looks like milliseconds; give seconds: {value / 1000}")
     raise ValueError(
-        f"timestamp {value} is out of range: accepted are 2015-01-01T00:00:00Z to one hour ahead of the server, "
-        f"{_rfc3339(now_ms + AHEAD_MAX_MS)}; check the producer's clock and unit (seconds)"
+        f"timestamp {_shorten(value)} is out of range: accepted are 2015-01-01T00:00:00Z to one hour ahead of the "
+        f"server, {_rfc3339(now_ms + AHEAD_MAX_MS)}; check the producer's clock and unit (seconds)"
     )
 
 

@@ -127,13 +127,14 @@ def _split_array(body: bytes) -> list[bytes]:
             _, end = _LENIENT.raw_decode(text, position)
             items.append(text[position:end].encode())
             position = _skip(text, end)
-            if text[position:] == "]":
-                return items
-            if text[position : position + 1] != ",":
-                raise _not_json(problem)
+            if text[position] != ",":
+                break
             position = _skip(text, position + 1)
-    except (ValueError, RecursionError):
+    except (ValueError, IndexError, RecursionError):
         raise _not_json(problem) from None
+    if text[position] != "]" or position != len(text) - 1:
+        raise _not_json(problem)
+    return items
 
 
 def _skip(text: str, position: int) -> int:

@@ -1,8 +1,8 @@
 """The embedded engine: one DuckDB file, one writer, readers beside it."""
 
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from tallybook.errors import InvalidRequest, StoreUnusable, Unavailable
 from tallybook.event import Fault
 from tallybook.query import UsageQuery
 from tallybook.store import maintenance
-from tallybook.store.answer import Statement, usage_statement
+from tallybook.store.answer import usage_statement
 from tallybook.store.append import append
 from tallybook.store.protocol import Batch, Difference, Outcome, Quarantined, StoreFacts, UsageRow
 from tallybook.store.schema import current_version, migrate
@@ -57,9 +57,9 @@ class DuckStore:
             raise StoreUnusable(f"cannot open the store {self._path}: {error}") from error
         self._writer = self._connection.cursor()
         self._series = SeriesIndex(self._writer)
-        self._local = threading.local()
-        self._reading = threading.Lock()
-        self._readers: list[duckdb.DuckDBPyConnection] = []
+        self._lending = threading.Lock()
+        self._connections: list[duckdb.DuckDBPyConnection] = []
+        self._idle: list[duckdb.DuckDBPyConnection] = []
         self._closing = False
         self._maintenance = threading.Lock()
         self._touching = threading.Lock()
@@ -86,7 +86,7 @@ class DuckStore:
 
     def usage(self, query: UsageQuery) -> list[UsageRow]:
         """See `Store.usage`."""
-        rows = self._fetch(usage_statement(query))
+        rows = self._fetch(*usage_statement(query))
         if len(rows) > query.rows_max:
             raise InvalidRequest(
                 f"The page would have more than {query.rows_max} results; lower limit, group by fewer fields, or add "
@@ -96,45 +96,38 @@ class DuckStore:
             )
         split = 1 + len(query.group_by)
         if any(None in row[split:] for row in rows):
-            rows = self._fetch(usage_statement(query, wide=True))
+            rows = self._fetch(*usage_statement(query, wide=True))
         return [UsageRow(row[0], row[1:split], row[split:]) for row in rows]
 
     def quarantine(self, organization_id: str, *, after: str | None, limit: int, descending: bool) -> list[Quarantined]:
         """See `Store.quarantine`."""
         order, comparison = ("DESC", "<") if descending else ("ASC", ">")
-        rows = (
-            self._reader()
-            .execute(
-                f"""SELECT quarantine_id, epoch_ms(created_at) // 1000, event, faults FROM quarantine
+        rows = self._fetch(
+            f"""SELECT quarantine_id, epoch_ms(created_at) // 1000, event, faults FROM quarantine
                 WHERE organization_id = $organization_id AND ($after IS NULL OR arrival {comparison} (
                   SELECT arrival FROM quarantine
                   WHERE organization_id = $organization_id AND quarantine_id = $after))
                 ORDER BY arrival {order} LIMIT $limit""",
-                {"organization_id": organization_id, "after": after, "limit": limit},
-            )
-            .fetchall()
+            {"organization_id": organization_id, "after": after, "limit": limit},
         )
         return [_quarantined(*row) for row in rows]
 
     def quarantined(self, organization_id: str, quarantine_id: str) -> Quarantined | None:
         """See `Store.quarantined`."""
-        row = (
-            self._reader()
-            .execute(
-                """SELECT quarantine_id, epoch_ms(created_at) // 1000, event, faults FROM quarantine
-               WHERE organization_id = ? AND quarantine_id = ?""",
-                [organization_id, quarantine_id],
-            )
-            .fetchone()
+        rows = self._fetch(
+            """SELECT quarantine_id, epoch_ms(created_at) // 1000, event, faults FROM quarantine
+               WHERE organization_id = $organization_id AND quarantine_id = $quarantine_id""",
+            {"organization_id": organization_id, "quarantine_id": quarantine_id},
         )
-        return _quarantined(*row) if row else None
+        return _quarantined(*rows[0]) if rows else None
 
     def quarantine_count(self, organization_id: str) -> int:
         """See `Store.quarantine_count`."""
-        statement = "SELECT count(*) FROM quarantine WHERE organization_id = ?"
-        row = self._reader().execute(statement, [organization_id]).fetchone()
-        assert row is not None  # an aggregate without groups always has one row
-        return int(row[0])
+        ((count,),) = self._fetch(
+            "SELECT count(*) FROM quarantine WHERE organization_id = $organization_id",
+            {"organization_id": organization_id},
+        )
+        return int(count)
 
     def compact(self, rows_for_cell_max: float, merges_max: int) -> int:
         """See `Store.compact`."""
@@ -150,19 +143,19 @@ class DuckStore:
         if saved:
             # Merged rows are read faster once the file has no trace of those they replace. If a commit is under way
             # this is refused, and left to the next checkpoint.
-            with suppress(duckdb.Error):
-                self._reader().execute("CHECKPOINT")
+            with suppress(duckdb.Error), self._connected() as connection:
+                connection.execute("CHECKPOINT")
         return saved
 
     def _compact(self, days: set[int] | None, rows_for_cell_max: float, merges_max: int) -> tuple[int, set[int]]:
         """Return how many rows merging saved, and the days that may need it later."""
         if days is not None and not days:
             return 0, set()
-        connection = self._reader()
-        found = maintenance.surplus(connection, days)
-        worst = sorted(found, key=lambda place: -found[place])[:merges_max]
-        merged = [place for place in worst if found[place] > rows_for_cell_max]
-        saved = sum(maintenance.merge(connection, table, day_s) for table, day_s in merged)
+        with self._connected() as connection:
+            found = maintenance.surplus(connection, days)
+            worst = sorted(found, key=lambda place: -found[place])[:merges_max]
+            merged = [place for place in worst if found[place] > rows_for_cell_max]
+            saved = sum(maintenance.merge(connection, table, day_s) for table, day_s in merged)
         return saved, {place[1] for place, ratio in found.items() if ratio > 1 and place not in merged}
 
     def _touch(self, days: set[int] | None) -> None:
@@ -174,30 +167,27 @@ class DuckStore:
 
     def rebuild(self, start_s: int, end_s: int, organization_id: str | None) -> int:
         """See `Store.rebuild`."""
-        with self._maintenance:
-            return maintenance.rebuild(self._reader(), start_s, end_s, organization_id)
+        with self._maintenance, self._connected() as connection:
+            return maintenance.rebuild(connection, start_s, end_s, organization_id)
 
     def check(self, organization_id: str | None) -> list[Difference]:
         """See `Store.check`."""
-        return maintenance.check(self._reader(), organization_id)
+        with self._connected() as connection:
+            return maintenance.check(connection, organization_id)
 
     def facts(self, organization_id: str | None) -> StoreFacts:
         """See `Store.facts`."""
-        row = (
-            self._reader()
-            .execute(
-                """SELECT count(*), epoch_ms(min("timestamp")) // 1000, epoch_ms(max("timestamp")) // 1000,
+        ((events, first_s, last_s, series, quarantined),) = self._fetch(
+            """SELECT count(*), epoch_ms(min("timestamp")) // 1000, epoch_ms(max("timestamp")) // 1000,
                  (SELECT count(*) FROM series WHERE $organization_id IS NULL OR organization_id = $organization_id),
                  (SELECT count(*) FROM quarantine WHERE $organization_id IS NULL OR organization_id = $organization_id)
                FROM events JOIN series USING (series_id)
                WHERE $organization_id IS NULL OR organization_id = $organization_id""",
-                {"organization_id": organization_id},
-            )
-            .fetchone()
+            {"organization_id": organization_id},
         )
-        assert row is not None  # an aggregate without groups always has one row
-        events, first_s, last_s, series, quarantined = row
-        return StoreFacts(current_version(self._reader()), events, series, quarantined, first_s, last_s)
+        with self._connected() as connection:
+            version = current_version(connection)
+        return StoreFacts(version, events, series, quarantined, first_s, last_s)
 
     def size_bytes(self) -> int:
         """See `Store.size_bytes`."""
@@ -209,21 +199,22 @@ class DuckStore:
 
     def close(self) -> None:
         """See `Store.close`."""
-        with self._reading:
+        with self._lending:
             self._closing = True
-            for reader in self._readers:
-                reader.interrupt()
+            for connection in self._connections:
+                connection.interrupt()
         with self._maintenance:
             # What a checkpoint cannot write now is in the log, and written when the store is next opened.
             with suppress(duckdb.Error):
                 self._writer.execute("CHECKPOINT")
-            self._writer.close()
-            with suppress(duckdb.Error):
-                self._connection.close()
+            for connection in (*self._connections, self._writer, self._connection):
+                with suppress(duckdb.Error):
+                    connection.close()
 
-    def _fetch(self, statement: Statement) -> list[tuple[Any, ...]]:
+    def _fetch(self, sql: str, values: dict[str, object]) -> list[tuple[Any, ...]]:
         try:
-            return self._reader().execute(statement.sql, statement.values).fetchall()
+            with self._connected() as connection:
+                return connection.execute(sql, values).fetchall()
         except duckdb.Error as error:
             _log.exception("question failed")
             raise Unavailable(
@@ -233,16 +224,23 @@ class DuckStore:
                 retry_after_s=5,
             ) from error
 
-    def _reader(self) -> duckdb.DuckDBPyConnection:
-        """A connection for the calling thread; each sees the last commit when its statement begins."""
-        if not hasattr(self._local, "connection"):
-            with self._reading:
-                if self._closing:
-                    raise Unavailable("The server is stopping; send the request again", retry_after_s=5)
-                self._local.connection = self._connection.cursor()
-                self._readers.append(self._local.connection)
-        connection: duckdb.DuckDBPyConnection = self._local.connection
-        return connection
+    @contextmanager
+    def _connected(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Lend a connection, which sees the last commit when its statement or transaction begins.
+
+        There are as many as were ever needed at once, and no more.
+        """
+        with self._lending:
+            if self._closing:
+                raise Unavailable("The server is stopping; send the request again", retry_after_s=5)
+            if not self._idle:
+                self._idle.append(self._connection.cursor())
+                self._connections.append(self._idle[-1])
+            connection = self._idle.pop()
+        try:
+            yield connection
+        finally:
+            self._idle.append(connection)
 
 
 def _quarantined(quarantine_id: str, created_at_s: int, event: bytes, faults: str) -> Quarantined:
