@@ -100,3 +100,15 @@ def test_a_client_that_hangs_up_while_it_sends_is_no_failure_of_the_server(serve
     text = httpx.get(f"{server.url}/metrics", trust_env=False).text
     assert 'status="499"' in text
     assert 'status="500"' not in text
+
+
+def test_a_stop_ends_quietly(tmp_path: Path) -> None:
+    """The last line of the log is the last request's: nothing is left over for the interpreter to complain about."""
+    server = Server.start(tmp_path / "data")
+    assert server.stop() == 0
+    again = Server.start(tmp_path / "data")
+    with again.http() as client:
+        assert client.post(PATH, content=body(0, 10)).status_code == 200
+    assert images(again) == 10
+    assert again.stop() == 0
+    assert '"event": "request"' in read_log(tmp_path / "data").strip().splitlines()[-1]

@@ -46,6 +46,7 @@ def serve(settings: Settings, announce: Callable[[str, str | None], None]) -> No
     with _listening(settings) as (server, sockets, url):
         announce(url, _first_key(settings))
         server.run(sockets)
+    gc.unfreeze()  # so that the interpreter can clear up as it ends; the engine's binding reports what it finds left
 
 
 @contextmanager
