@@ -4,7 +4,11 @@ import csv
 import gzip
 import json
 import os
+import re
+import signal
 import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ import httpx
 import pytest
 
 from tallybook.ingest.zstandard import zstd
+from tallybook.kinds import KINDS
 from tests.support import COMMAND, Server
 
 TRACES = sorted((Path(__file__).parents[2] / "shared" / "data").glob("azure-llm-inference-2023-conv.csv"))
@@ -315,10 +320,38 @@ def test_a_port_that_is_taken_is_one_line(server: Server, tmp_path: Path) -> Non
     assert f"port {port}: Address already in use" in run("serve", "--data", tmp_path / "x", "--port", port, code=1)
 
 
-def test_the_demo_starts_anew_each_time_but_never_clears_what_is_not_its_own(tmp_path: Path) -> None:
+def test_the_demo_never_clears_what_is_not_its_own(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").touch()
-    assert "is not a demo" in run("demo", "--data", tmp_path / "precious", code=1)
+    assert "is not a demo" in run("demo", "--data", tmp_path / "precious", "--port", 0, code=1)
+
+
+def test_the_demo_fills_a_new_store_and_prints_questions_that_work(tmp_path: Path) -> None:
+    command = [*COMMAND, "demo", "--data", str(tmp_path / "demo"), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as demo:
+        try:
+            assert demo.stdout is not None
+            printed = "".join(iter(demo.stdout.readline, "Ctrl-C stops it.\n"))
+            (snippet,) = re.findall(r"<<'END'\n(.*?)\nEND\n", printed, re.DOTALL)
+            asked = subprocess.run(
+                [sys.executable, "-c", snippet], capture_output=True, text=True, timeout=60, check=True
+            )
+            assert "gpt-5" in asked.stdout
+            (address,) = re.findall(r"^curl -s (\".*?\")", printed, re.MULTILINE)
+            expanded = subprocess.run(["sh", "-c", f"echo {address}"], capture_output=True, text=True, check=True)
+            (key,) = set(re.findall(r"sk-admin-[\w-]+", printed))
+            page = httpx.get(expanded.stdout.strip(), headers={"authorization": f"Bearer {key}"}, trust_env=False)
+            assert page.json()["data"][1]["results"]
+            (url,) = re.findall(r"http://127\.0\.0\.1:\d+(?= with)", printed)
+            month_ago = int(time.time()) - 30 * 86_400
+            with httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, trust_env=False) as client:
+                for kind in KINDS:
+                    question = {"start_time": month_ago, "limit": 31}
+                    data = client.get(f"/v1/organization/usage/{kind}", params=question).json()["data"]
+                    assert sum(len(bucket["results"]) for bucket in data) > 25, kind
+        finally:
+            demo.send_signal(signal.SIGINT)
+        assert demo.wait(30) == 0
 
 
 @pytest.mark.parametrize(
