@@ -422,6 +422,15 @@ def kinds_of(history: Sequence[Post]) -> list[str]:
     return [event["kind"] for post in history for event in post.events]
 
 
+def at_rest(question: Question) -> Question:
+    """The same with an end, so that it can be asked twice: a level so far moves with the clock."""
+    if question.end is not None:
+        return question
+    if question.kind != "vector_stores":
+        return replace(question, end=NOW_S + DAY_S)
+    return replace(question, end=max(question.start - question.start % 60 + 1, NOW_S))
+
+
 def day_of(data: st.DataObject, history: Sequence[Post]) -> tuple[str, int]:
     """A kind that was used and a day that it was used on, complete by now."""
     events = [event for post in history for event in post.events]
@@ -456,8 +465,7 @@ def test_levels_are_the_models(server: Server, data: st.DataObject, history: lis
 def test_groups_add_up_to_the_ungrouped_total(server: Server, data: st.DataObject, history: list[Post]) -> None:
     with fresh(server) as api:
         post_all(api, Book(), history)
-        question = replace(data.draw(questions(history)), group_by=())
-        question = replace(question, end=question.end or NOW_S + DAY_S)
+        question = replace(at_rest(data.draw(questions(history))), group_by=())
         total = totals(ask(api, question))
         every = KINDS[question.kind].dimensions
         some = data.draw(st.lists(st.sampled_from(every), min_size=1, unique=True))
@@ -513,6 +521,8 @@ def test_pages_of_any_size_are_one_answer(server: Server, data: st.DataObject, h
         buckets = min(LIMITS_MAX[width], limit * data.draw(st.integers(1, 8)) + data.draw(st.integers(0, 1)))
         start = day_s - data.draw(st.sampled_from([0, 60, 61, DAY_S]))
         end = start // WIDTHS_S[width] * WIDTHS_S[width] + buckets * WIDTHS_S[width]
+        if kind == "vector_stores":
+            end = min(end, NOW_S)
         assume(EPOCH_S <= start < end)
         question = Question(kind, start, end, width, **data.draw(narrowings(kind)))
         note(f"{question} in pages of {limit}")
@@ -525,8 +535,7 @@ def test_a_filter_and_its_complement_are_everything(server: Server, data: st.Dat
     """What has no value passes no filter, and is the third part of the total."""
     with fresh(server) as api:
         post_all(api, Book(), history)
-        question = data.draw(questions(history))
-        question = replace(question, group_by=(), filters={}, end=question.end or NOW_S + DAY_S)
+        question = replace(at_rest(data.draw(questions(history))), group_by=(), filters={})
         name = data.draw(st.sampled_from(KINDS[question.kind].filters))
         dimension = name if name == "batch" else name.removesuffix("s")
         values: list[Any] = [True, False] if name == "batch" else TEXTS[dimension]

@@ -21,6 +21,8 @@ from tallybook.errors import StoreUnusable
 
 FILE_NAME: Final = "keys.sqlite3"
 PREFIX: Final = "sk-admin-"
+LIFE_S_MAX: Final = 3_162_240_000
+"""A hundred years: a key that is to live longer need not expire."""
 _USED_EVERY_S: Final = 60
 """`last_used_at` is exact to a minute: one write a key and minute, not one a request."""
 

@@ -129,6 +129,7 @@ def _complete_modalities(
             },
             "input_uncached_tokens",
             uncached,
+            " (audio here without its cached part)",
         )
     return text, image, audio, cached_text, cached_audio, cached_image
 
@@ -175,16 +176,11 @@ def _refuse_orphans(whole: str, given: tuple[int | None, ...], parts: slice) -> 
             _refuse(name, count, f"{name} is a part of {whole}, which is missing; give {whole} as well")
 
 
-def _exceeds(parts: dict[str, int], whole: str, limit: int) -> NoReturn:
+def _exceeds(parts: dict[str, int], whole: str, limit: int, note: str = "") -> NoReturn:
     listed = " + ".join(f"{name} {count}" for name, count in parts.items() if count)
     largest = max(parts, key=lambda name: parts[name])
-    _refuse(
-        largest,
-        parts[largest],
-        f"{listed} exceeds {whole} {limit} (audio here without its cached part); a part cannot be above its whole"
-        if "input_audio_tokens" in parts
-        else f"{listed} exceeds {whole} {limit}; a part cannot be above its whole",
-    )
+    message = f"{listed} exceeds {whole} {limit}{note}; a part cannot be above its whole"
+    _refuse(largest, parts[largest], message)
 
 
 def _refuse(field: str, value: object, message: str) -> NoReturn:

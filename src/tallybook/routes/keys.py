@@ -10,19 +10,16 @@ from starlette.routing import Route
 from tallybook.clock import now_s
 from tallybook.errors import Forbidden, InvalidRequest, NotFound
 from tallybook.event import Text
-from tallybook.keys import Key, Scope
+from tallybook.keys import LIFE_S_MAX, Key, Scope
 from tallybook.routes.context import answer, authorize, context, typed_body
 from tallybook.routes.lists import list_answer, parse_list, unknown_after
-
-_LIFE_S_MAX: Final = 3_162_240_000
-"""A hundred years."""
 
 
 class NewKey(msgspec.Struct, forbid_unknown_fields=True):
     """Body of the request that makes a key."""
 
     name: Text
-    expires_in_seconds: Annotated[int, msgspec.Meta(ge=1, le=_LIFE_S_MAX)] | None = None
+    expires_in_seconds: Annotated[int, msgspec.Meta(ge=1, le=LIFE_S_MAX)] | None = None
     scopes: Annotated[list[Scope], msgspec.Meta(min_length=1)] | None = None
 
 

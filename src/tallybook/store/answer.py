@@ -75,7 +75,7 @@ def _levels(query: UsageQuery, total: str) -> Statement:
     """
     selection, values = _selection(query)
     end_s = min(query.end_s, query.now_s)
-    edges = buckets(query.start_s, end_s, query.width_s, limit=1 + (query.end_s - query.start_s) // query.width_s + 1)
+    edges = buckets(query.start_s, end_s, query.width_s, limit=2 + (end_s - query.start_s) // query.width_s)
     values |= {
         "starts": [start for start, _ in edges],
         "ends": [end for _, end in edges],

@@ -4,6 +4,7 @@ from typing import Final
 
 from tallybook import __version__
 from tallybook.event import COUNT_MAX, TEXT_MAX
+from tallybook.keys import ALL_SCOPES, LIFE_S_MAX
 from tallybook.kinds import DIMENSIONS, KINDS, Dimension, UsageKind
 from tallybook.timegrid import INSTANT_MAX_S, WIDTHS
 
@@ -426,11 +427,11 @@ _SCHEMAS: Final[Json] = {
         "additionalProperties": False,
         "properties": {
             "name": _TEXT,
-            "expires_in_seconds": {"type": "integer", "minimum": 1, "maximum": 3_162_240_000},
+            "expires_in_seconds": {"type": "integer", "minimum": 1, "maximum": LIFE_S_MAX},
             "scopes": {
                 "type": "array",
                 "minItems": 1,
-                "items": {"enum": ["api.usage.read", "api.usage.write", "api.management"]},
+                "items": {"enum": [*ALL_SCOPES]},
                 "description": "Absent: those of the asking key.",
             },
         },
