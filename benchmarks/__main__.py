@@ -12,7 +12,7 @@ from typing import Annotated, Final
 import cyclopts
 from rich.console import Console
 
-from benchmarks import pages
+from benchmarks import costs, pages
 from benchmarks.events import bodies
 from benchmarks.ingest import CONNECTIONS, EVENTS_PATH, Client, RawStore, count_rows, fill
 from benchmarks.load import Load, Result, run
@@ -39,10 +39,12 @@ class Effort:
     raw_singles: int
     repeats: int
     settle: bool
+    rated: int
+    turns: int
 
 
-FULL: Final = Effort(singles_s=10, raw_singles=2_000, repeats=50, settle=True)
-QUICK: Final = Effort(singles_s=2, raw_singles=200, repeats=5, settle=False)
+FULL: Final = Effort(singles_s=10, raw_singles=2_000, repeats=50, settle=True, rated=500_000, turns=3)
+QUICK: Final = Effort(singles_s=2, raw_singles=200, repeats=5, settle=False, rated=20_000, turns=1)
 
 
 def main(
@@ -85,6 +87,7 @@ def measure(place: Path, size: int, effort: Effort) -> list[Row]:
         if effort.settle:
             settle(client)
         asked = [pages.ask(client, question, end_s, effort.repeats) for question in pages.QUESTIONS]
+        charged = [costs.ask(client, question, end_s, effort.repeats) for question in costs.QUESTIONS]
         console.log("single posts")
         host, port = server.url.removeprefix("http://").split(":")
         load = Load(host, int(port), EVENTS_PATH, server.admin_key, SINGLE_CONNECTIONS, effort.singles_s)
@@ -94,8 +97,33 @@ def measure(place: Path, size: int, effort: Effort) -> list[Row]:
     console.log("references")
     return [
         *ingest_rows(place / "raw.duckdb", store, bulk, singles, health, effort),
+        rating_row(place, end_s, effort),
         *page_rows(store, end_s, fresh, asked, effort),
+        *cost_rows(store, end_s, charged, effort),
     ]
+
+
+def rating_row(place: Path, end_s: int, effort: Effort) -> Row:
+    """Send the same events to a server that has prices and to one that has none, by turns."""
+    made = list(bodies(effort.rated, EVENTS_IN_BODY, (end_s - pages.HISTORY_S) * 1000, end_s * 1000))
+    rates: dict[bool, list[float]] = {True: [], False: []}
+    for turn in range(2 * effort.turns):
+        has_prices = turn % 2 == 0
+        with running(place / f"rated-{turn}", [] if has_prices else ["--no-list-prices"]) as server:
+            rates[has_prices].append(fill(server, iter(made)))
+    ours, reference = (sorted(found)[len(found) // 2] for found in (rates[True], rates[False]))
+    note = f"{effort.rated:,} events; medians of {effort.turns}; reference: no prices"
+    return Row("bulk, rated", "events/s", ours, reference, note)
+
+
+def cost_rows(store: Path, end_s: int, asked: Sequence[tuple[Times, costs.Answer]], effort: Effort) -> Iterator[Row]:
+    """Ask the store's events the same questions in SQL; the amounts must be the same to the last digit."""
+    for question, (ours, answer) in zip(costs.QUESTIONS, asked, strict=True):
+        reference, expected = costs.query(store, question, end_s, effort.repeats)
+        if answer != expected:
+            raise RuntimeError(f"{question.title}: the page is not what the raw events say")
+        note = f"p99 {ours.p99:.1f} ms, reference {reference.p99:.1f} ms; {len(answer):,} results"
+        yield Row(question.title, "ms", ours.p50, reference.p50, note)
 
 
 def ingest_rows(raw_path: Path, store: Path, bulk: float, singles: Result, health: Result, effort: Effort) -> list[Row]:
@@ -135,9 +163,9 @@ def page_rows(
 
 
 @contextmanager
-def running(data: Path) -> Iterator[Server]:
-    """A server with default settings, stopped in the end, whatever happens."""
-    server = Server.start(data)
+def running(data: Path, args: Sequence[str] = ()) -> Iterator[Server]:
+    """A server with default settings but those given, stopped in the end, whatever happens."""
+    server = Server.start(data, args=args)
     try:
         yield server
     except BaseException:

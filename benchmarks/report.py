@@ -21,8 +21,8 @@ times better ours is than the reference: above 1 we are ahead, whether more or l
 as a client sees them, over HTTP on loopback; the client shares the machine's cores with the server. References:
 for bulk, DuckDB's own insert of the same rows into a fresh file, in batches of the same size; for single posts,
 the same row by row, and the same client on `/healthz`; for the size, the events alone, without series and
-rollups; for pages, the same question in SQL over the raw events, in the process that asks. A page must say
-exactly what that SQL says, or the run fails."""
+rollups; for rating, the same server without prices; for pages, the same question in SQL over the raw events, in
+the process that asks. A page must say exactly what that SQL says, or the run fails."""
 
 
 @dataclass

@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 from tallybook.kinds import KINDS
-from tallybook.query import UsageQuery
+from tallybook.query import Query
 from tallybook.store.answer import usage_statement
 
 DAY = 1_735_689_600  # 2025-01-01
-QUESTION = UsageQuery(
+KIND = KINDS["embeddings"]
+QUESTION = Query(
     organization_id="org-a",
-    kind=KINDS["embeddings"],
     start_s=DAY,
     end_s=DAY + 2 * 86_400,
     width_s=86_400,
@@ -21,7 +21,7 @@ QUESTION = UsageQuery(
 
 
 def test_whole_days_are_summed_from_days() -> None:
-    statement = usage_statement(QUESTION)
+    statement = usage_statement(KIND, QUESTION)
     assert statement.sql == (
         "SELECT greatest(epoch_ms(instant) // 1000 // $width_s * $width_s, $window_s) AS start_s, series.model, "
         "try_cast(sum(input_tokens) AS BIGINT) AS input_tokens, "
@@ -48,7 +48,7 @@ def test_whole_days_are_summed_from_days() -> None:
 
 
 def test_ragged_ends_are_summed_from_hours_and_events() -> None:
-    statement = usage_statement(replace(QUESTION, start_s=DAY - 3_660, end_s=DAY + 90_061))
+    statement = usage_statement(KIND, replace(QUESTION, start_s=DAY - 3_660, end_s=DAY + 90_061))
     assert [table for table in ("events", "usage_hours", "usage_days") if f"FROM {table} " in statement.sql] == [
         "events",
         "usage_hours",
@@ -61,4 +61,4 @@ def test_no_value_of_a_client_is_in_the_text() -> None:
     evil = "'; DROP TABLE events; --"
     question = replace(QUESTION, organization_id=evil, filters={"project_id": (evil,)})
     for kind in (KINDS["embeddings"], KINDS["vector_stores"]):
-        assert evil not in usage_statement(replace(question, kind=kind, group_by=())).sql
+        assert evil not in usage_statement(kind, replace(question, group_by=())).sql

@@ -9,7 +9,7 @@ import pytest
 from tallybook.errors import StoreUnusable
 from tallybook.ingest.decode import decode
 from tallybook.kinds import KINDS
-from tallybook.query import UsageQuery
+from tallybook.query import Query
 from tallybook.store import series
 from tallybook.store.duckdb import FILE_NAME, DuckStore
 from tallybook.store.protocol import Batch, Outcome, UsageRow
@@ -38,13 +38,13 @@ def image(number: int, *, user: str = "u1", images: int = 1) -> str:
     )
 
 
-def question(width_s: int = 86_400, organization: str = "org-a") -> UsageQuery:
+def question(width_s: int = 86_400, organization: str = "org-a") -> Query:
     end_s = DAY + 3 * 86_400
-    return UsageQuery(organization, KINDS["images"], DAY, end_s, width_s, end_s, ("user_id",))
+    return Query(organization, DAY, end_s, width_s, end_s, ("user_id",))
 
 
 def rows(store: DuckStore) -> dict[int, list[UsageRow]]:
-    return {width_s: store.usage(question(width_s)) for width_s in (60, 3_600, 86_400)}
+    return {width_s: store.usage(KINDS["images"], question(width_s)) for width_s in (60, 3_600, 86_400)}
 
 
 def break_rollups(store: DuckStore) -> None:
@@ -94,7 +94,7 @@ def test_a_late_event_after_compaction_is_in_the_next_answer(store: DuckStore) -
     post(store, image(2))
     store.compact(1, merges_max=100)
     post(store, image(3))
-    assert sum(row.measures[0] for row in store.usage(question())) == 3
+    assert sum(row.measures[0] for row in store.usage(KINDS["images"], question())) == 3
 
 
 def test_check_names_what_differs_and_rebuild_mends_it(store: DuckStore) -> None:
@@ -167,11 +167,11 @@ def test_sums_beyond_64_bits_are_exact(store: DuckStore) -> None:
         f'{{"kind": "images", "id": "{number}", "timestamp": {DAY}, "images": {largest}}}' for number in range(2000)
     ]
     store.append([Batch("org-a", decode("\n".join(events).encode(), NOW_MS, 5000).records)])
-    total = [row.measures[0] for row in store.usage(question())]
+    total = [row.measures[0] for row in store.usage(KINDS["images"], question())]
     assert total == [2000 * largest]
     store.compact(1, merges_max=100)
     store.rebuild(DAY, DAY + 1, None)
-    assert [row.measures[0] for row in store.usage(question())] == total
+    assert [row.measures[0] for row in store.usage(KINDS["images"], question())] == total
     assert store.check(None) == []
 
 

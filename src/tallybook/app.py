@@ -18,14 +18,16 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tallybook.clock import now_ms
 from tallybook.config import Settings
-from tallybook.errors import MethodNotAllowed, NotFound, RequestError
+from tallybook.errors import CommandFailed, MethodNotAllowed, NotFound, RequestError
 from tallybook.event import nearest
 from tallybook.ingest.writer import Writer
 from tallybook.keys import KeyStore
 from tallybook.kinds import KINDS
 from tallybook.metrics import Metrics
-from tallybook.routes import events, maintain, operate, quarantine, usage
+from tallybook.prices.current import CurrentPrices
+from tallybook.routes import costs, events, exports, maintain, operate, quarantine, usage
 from tallybook.routes import keys as keys_routes
 from tallybook.routes.context import Context, answer
 from tallybook.store.duckdb import DuckStore
@@ -38,6 +40,8 @@ _DECODES_MAX: Final = 4
 _MERGES_MAX: Final = 8
 """Days of a rollup merged at once: a second or so of work, for which a stop may have to wait."""
 _COMPACT_BREATH_S: Final = 1
+_EXPORTS_MAX: Final = 2
+_LOOK_AT_PRICES_S: Final = 5
 
 _log = structlog.get_logger()
 
@@ -56,7 +60,10 @@ def opened(settings: Settings) -> Iterator[ASGIApp]:
     """
     metrics = Metrics()
     keys = KeyStore(settings.data)
+    prices = CurrentPrices(settings.data, settings.price_file, list_prices=settings.list_prices)
     store = DuckStore(settings.data, settings.memory_bytes_max)
+    store.use(prices.book, now_ms())
+    store.append([])  # so that it holds before the first event comes
     metrics.store_bytes.set_function(store.size_bytes)
     writer = Writer(store, settings.queue_bytes_max, metrics)
     writer.start()
@@ -72,6 +79,8 @@ def opened(settings: Settings) -> Iterator[ASGIApp]:
                     queries=CapacityLimiter(settings.queries_max),
                     decodes=CapacityLimiter(_DECODES_MAX),
                     scans=CapacityLimiter(1),
+                    exports=CapacityLimiter(_EXPORTS_MAX),
+                    prices=prices,
                 )
             ),
             metrics,
@@ -86,6 +95,8 @@ def _build(context: Context) -> Starlette:
     app = Starlette(
         routes=[
             *usage.routes,
+            *costs.routes,
+            *exports.routes,
             *events.routes,
             *quarantine.routes,
             *maintain.routes,
@@ -107,11 +118,29 @@ def _build(context: Context) -> Starlette:
 
 @asynccontextmanager
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
-    compaction = asyncio.create_task(_compact_now_and_then(app.state.context))
+    chores = [asyncio.create_task(chore(app.state.context)) for chore in (_compact_now_and_then, _watch_prices)]
     yield
-    compaction.cancel()
-    with suppress(asyncio.CancelledError):
-        await compaction
+    for chore in chores:
+        chore.cancel()
+        with suppress(asyncio.CancelledError):
+            await chore
+
+
+async def _watch_prices(context: Context) -> None:
+    """Take price files into force when they change; what has a fault is told, once, and the book in force stays."""
+    while True:
+        await asyncio.sleep(_LOOK_AT_PRICES_S)
+        if not context.prices.is_stale:
+            continue
+        try:
+            if await to_thread.run_sync(context.prices.reload):
+                await costs.adopt(context)
+                _log.info("prices changed", book_id=context.prices.book.book_id)
+        except RequestError:  # a full queue, or the end
+            _log.warning("prices changed, but are not in force yet")
+        except CommandFailed as error:
+            _log.error("prices refused; those in force stay", problem=str(error))
+        context.metrics.price_files_refused.set(context.prices.problem is not None)
 
 
 async def _compact_now_and_then(context: Context) -> None:

@@ -56,5 +56,11 @@ class Settings:
     """The most questions answered at once; further ones wait."""
     compact_every_s: Annotated[int, _between(0, 86_400)] = 60
     """Seconds between looks for rollups worth compacting; 0 never looks."""
+    price_file: Path | None = None
+    """Price file with the operator's own prices, discounts and mark-ups. Noticed when it changes."""
+    list_prices: bool = True
+    """Price what the price file does not name at its provider's public list price."""
+    line_item_names: Literal["words", "fields"] = "words"
+    """How line items of costs are named: "gpt-4o, input" (words), or "gpt-4o, input_tokens" (fields)."""
     stop_s_max: Annotated[int, _between(0, 3_600)] = 30
     """Seconds that open requests have to end when the server stops."""

@@ -44,6 +44,7 @@ DIMENSIONS: Final[Mapping[str, Dimension]] = {
         ),
         Dimension("vector_store_id", "vector_store_ids", "vector store"),
         Dimension("context_level", "context_levels", "search context size", ("low", "medium", "high")),
+        Dimension("quality", None, "quality of the images, which their price depends on"),
     )
 }
 
@@ -106,13 +107,13 @@ class UsageKind:
         return {dimension.filter: dimension for dimension in dimensions if dimension.filter}
 
 
-def _model_kind(name: str, measure: str, *, more: tuple[str, ...] = ()) -> UsageKind:
+def _model_kind(name: str, measure: str, *, more: tuple[str, ...] = (), priced_by: tuple[str, ...] = ()) -> UsageKind:
     """A kind with one measure and the number of requests, by model."""
     return UsageKind(
         name,
         name,
         (measure, "num_model_requests"),
-        (*_RUN, *more),
+        (*_RUN, *more, *priced_by),
         (*_WHO, "model", *more),
         required=(measure,),
         counts=("num_model_requests",),
@@ -139,7 +140,7 @@ KINDS: Final[Mapping[str, UsageKind]] = {
         _token_kind("decisions"),
         _model_kind("embeddings", "input_tokens"),
         _model_kind("moderations", "input_tokens"),
-        _model_kind("images", "images", more=("size", "source")),
+        _model_kind("images", "images", more=("size", "source"), priced_by=("quality",)),
         _model_kind("audio_speeches", "characters"),
         _model_kind("audio_transcriptions", "seconds"),
         UsageKind(

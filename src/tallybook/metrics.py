@@ -18,6 +18,17 @@ class Metrics:
             ["kind", "outcome"],
             registry=self.registry,
         )
+        self.unpriced_events = Counter(
+            "tallybook_unpriced_events",
+            "Events accepted with usage that has no price, by usage kind; what they used is in no cost.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.price_files_refused = Gauge(
+            "tallybook_price_files_refused",
+            "1 while the price files have a fault and older prices stay in force, else 0.",
+            registry=self.registry,
+        )
         self.commit_s = Histogram(
             "tallybook_commit_seconds",
             "Time to write one commit to disk.",
@@ -54,6 +65,8 @@ class Metrics:
             self.events.labels(kind, "accepted").inc(number)
         for kind, number in outcome.duplicates.items():
             self.events.labels(kind, "duplicate").inc(number)
+        for kind, number in outcome.unpriced.items():
+            self.unpriced_events.labels(kind).inc(number)
         for conflict in outcome.conflicts:
             self.events.labels(conflict.kind, "conflict").inc()
         if rejected:

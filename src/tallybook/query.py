@@ -3,16 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tallybook.kinds import UsageKind
-
 
 @dataclass(frozen=True, slots=True)
-class UsageQuery:
-    """What was used, of one kind, by one organization, in the buckets of one page.
+class Query:
+    """What one organization used, or what it cost, in the buckets of one page.
 
     Attributes:
-        organization_id: whose usage; nothing of another organization can be in the answer.
-        kind: which kind.
+        organization_id: whose; nothing of another organization can be in the answer.
         start_s: first instant of the page, Unix seconds, inclusive; a whole minute.
         end_s: end of the page, Unix seconds, exclusive.
         width_s: bucket width. Buckets lie on its grid; the first begins at ``start_s``.
@@ -23,7 +20,6 @@ class UsageQuery:
     """
 
     organization_id: str
-    kind: UsageKind
     start_s: int
     end_s: int
     width_s: int

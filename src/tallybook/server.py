@@ -43,10 +43,13 @@ def serve(settings: Settings, announce: Callable[[str, str | None], None]) -> No
     # nothing, so that a stop that lost nothing ends with exit code 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    with _listening(settings) as (server, sockets, url):
-        announce(url, _first_key(settings))
-        server.run(sockets)
-    gc.unfreeze()  # so that the interpreter can clear up as it ends; the engine's binding reports what it finds left
+    try:
+        with _listening(settings) as (server, sockets, url):
+            announce(url, _first_key(settings))
+            server.run(sockets)
+    finally:
+        # So that the interpreter can clear up as it ends; the engine's binding reports what it finds left.
+        gc.unfreeze()
 
 
 @contextmanager

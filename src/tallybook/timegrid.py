@@ -29,6 +29,9 @@ WIDTHS: Final = {
     for width in (Width("1m", MINUTE_S, 60, 1440), Width("1h", HOUR_S, 24, 168), Width("1d", DAY_S, 7, 31))
 }
 
+COST_WIDTHS: Final = {**WIDTHS, "1d": Width("1d", DAY_S, 7, 180)}
+"""The same for costs, of which a page may have more days."""
+
 
 def floor_s(instant_s: int, width_s: int) -> int:
     """Return the last edge of the grid at or before an instant."""

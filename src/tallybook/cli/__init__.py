@@ -1,5 +1,6 @@
 """The command line: one file a command."""
 
+import os
 import sys
 from pkgutil import resolve_name
 from typing import Final
@@ -14,7 +15,10 @@ from tallybook.errors import OperatorError
 _COMMANDS: Final = {
     "serve": "tallybook.cli.serve:server",
     "usage": "tallybook.cli.usage:usage",
+    "costs": "tallybook.cli.costs:costs",
+    "prices": "tallybook.cli.prices:prices",
     "import": "tallybook.cli.importing:import_",
+    "export": "tallybook.cli.export:export",
     "quarantine": "tallybook.cli.quarantine:quarantine",
     "keys": "tallybook.cli.keys:keys",
     "rebuild": "tallybook.cli.rebuild:rebuild",
@@ -33,7 +37,8 @@ def build(*, whole: bool = True) -> cyclopts.App:
     app = cyclopts.App(
         name="tallybook",
         version=__version__,
-        help="Records what an AI platform used, and answers in the wire format of OpenAI's organization Usage API.",
+        help="Records what an AI platform used and what it cost, and answers in the wire format of OpenAI's "
+        "organization Usage and Costs APIs.",
         # The file's lines are settings of the server; other commands take from it what they know.
         config=settings_file(allow_unknown=True),
     )
@@ -51,3 +56,7 @@ def main() -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # Who read the output, such as `head`, has enough. What is still held must not meet the closed pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

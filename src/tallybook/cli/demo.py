@@ -114,9 +114,10 @@ for day in client.admin.organization.usage.completions(start_time=week_ago, grou
         print(day.start_time, result.model, result.input_tokens, result.output_tokens)
 END
 
-And as a picture:
+And as a picture, and what it cost:
 
 {sys.argv[0]} usage completions --group-by model --plot --data {data}
+{sys.argv[0]} costs --group-by line_item --width 1d --since 7d --data {data}
 
 Ctrl-C stops it.
 """,

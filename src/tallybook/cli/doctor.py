@@ -1,51 +1,80 @@
 """``tallybook doctor``."""
 
+import re
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Any, Final
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from cyclopts import Parameter
 from rich.console import Console
 
 from tallybook import __version__
-from tallybook.cli.target import Target, connect
+from tallybook.cli.target import Client, Target, connect
+from tallybook.cli.terminal import plain
 from tallybook.cli.when import show
+from tallybook.clock import now_s
+from tallybook.errors import CommandFailed
 from tallybook.keys import KeyStore
+from tallybook.timegrid import DAY_S, floor_s
 
 _FREE_BYTES_MIN: Final = 1 << 30
+_PRICES_OLD_DAYS: Final = 90
+"""Providers change list prices several times a year."""
+_NAMED_MAX: Final = 5
+_STYLES: Final = {"ok": None, "warn": "yellow", "FAIL": "red"}
+
+
+class Finding(NamedTuple):
+    """What was looked at, how it is, and in words.
+
+    Attributes:
+        name: what was looked at.
+        state: ``warn`` is for the operator to decide and leaves the exit code 0; ``FAIL`` makes it 1.
+        text: what was found, with the remedy.
+    """
+
+    name: str
+    state: Literal["ok", "warn", "FAIL"]
+    text: str
 
 
 def doctor(*, target: Annotated[Target, Parameter(name="*")] = Target()) -> None:  # noqa: B008  frozen
-    """Check the store: rollups against raw events, quarantine, disk, version. The exit code is 1 if something is wrong.
+    """Check the store: rollups against raw events, quarantine, prices, disk, version.
+
+    The exit code is 1 if something is wrong. Usage without a price is a warning, and leaves it 0.
 
     Example: tallybook doctor --data ./usage
     """
     console = Console(soft_wrap=True, highlight=False)
     healthy = True
-    for name, good, text in _findings(target):
-        healthy &= good
-        console.print(f"{'ok  ' if good else 'FAIL'}  {name}: {text}", style=None if good else "red", markup=False)
+    for name, state, text in _findings(target):
+        healthy &= state != "FAIL"
+        console.print(f"{state:4}  {name}: {plain(text)}", style=_STYLES[state], markup=False)
     if not healthy:
         sys.exit(1)
 
 
-def _findings(target: Target) -> Iterator[tuple[str, bool, str]]:
-    yield "version", True, f"tallybook {__version__}"
+def _findings(target: Target) -> Iterator[Finding]:
+    yield Finding("version", "ok", f"tallybook {__version__}")
     if target.url is None:
         stored = sum(file.stat().st_size for file in target.data.glob("tallybook.duckdb*"))
-        yield "store", True, f"{_bytes(stored)} in {target.data}"
+        yield Finding("store", "ok", f"{_bytes(stored)} in {target.data}")
         free = shutil.disk_usage(target.data if target.data.exists() else ".").free
-        yield (
+        yield Finding(
             "disk",
-            free >= _FREE_BYTES_MIN,
+            "ok" if free >= _FREE_BYTES_MIN else "FAIL",
             f"{_bytes(free)} free, at least {_bytes(_FREE_BYTES_MIN)} wanted",
         )
-    for organization in _organizations(target):
+    for number, organization in enumerate(_organizations(target)):
         with connect(replace(target, organization=organization)) as client:
+            if not number:
+                yield from _prices(client)
             found = client.get("usage/check")
-        yield from _organization(found)
+            yield from _organization(found)
+            yield _unpriced(found["organization_id"], client.get("costs/unpriced")["data"])
 
 
 def _organizations(target: Target) -> list[str]:
@@ -59,34 +88,82 @@ def _organizations(target: Target) -> list[str]:
         keys.close()
 
 
-def _organization(found: dict[str, Any]) -> Iterator[tuple[str, bool, str]]:
+def _prices(client: Client) -> Iterator[Finding]:
+    """Yield findings on the price book; one for the whole server."""
+    try:
+        # The server would read a changed file by itself; asked to, it says what is wrong with it.
+        book = client.post("costs/prices/reload")["book"]
+    except CommandFailed as refused:
+        yield Finding("prices", "FAIL", str(refused))
+        return
+    sources = book["sources"]
+    told = ", ".join(f"{source['entries']:,} of {source['name']} {source['version']}".strip() for source in sources)
+    yield Finding("prices", "ok" if sources else "warn", f"{book['id']}: {told or 'no prices, so nothing is charged'}")
+    for source in sources:
+        fetched = re.search(r"\d{4}-\d{2}-\d{2}", source["version"])
+        if source["name"] == "library" and fetched:
+            days = (now_s() - int(datetime.fromisoformat(fetched[0]).replace(tzinfo=UTC).timestamp())) // DAY_S
+            old = days > _PRICES_OLD_DAYS
+            yield Finding(
+                "prices",
+                "warn" if old else "ok",
+                f"list prices were fetched {days} days ago"
+                + ("; fetch newer with 'tallybook prices update'" if old else ""),
+            )
+
+
+def _organization(found: dict[str, Any]) -> Iterator[Finding]:
     name = found["organization_id"]
     if found["version"] != __version__:
-        yield name, False, f"the server is version {found['version']}, this command {__version__}"
+        yield Finding(name, "FAIL", f"the server is version {found['version']}, this command {__version__}")
     window = ""
     if found["first_event_s"] is not None:
         window = f", {show(found['first_event_s'], '1m')} to {show(found['last_event_s'], '1m')} UTC"
-    yield (
+    yield Finding(
         name,
-        True,
+        "ok",
         f"{found['events']:,} events in {found['series']:,} series{window}; schema {found['schema_version']}",
     )
     wrong = found["differences"]
-    yield (
+    yield Finding(
         name,
-        not wrong,
+        "FAIL" if wrong else "ok",
         "rollups equal raw events"
         if not wrong
         else f"{len(wrong)} or more rollup sums differ from raw events, first {wrong[0]}; mend them with "
-        f"'tallybook rebuild --since {show(wrong[0]['start_s'], '1d')} --organization {name}'",
+        f"'tallybook rebuild --since {_day(wrong[0]['start_s'])} --organization {name}'",
     )
     waiting = found["quarantined"]
-    yield (
+    yield Finding(
         name,
-        not waiting,
+        "FAIL" if waiting else "ok",
         f"{waiting:,} events in quarantine"
         + (f"; see 'tallybook quarantine list --organization {name}'" if waiting else ""),
     )
+
+
+def _unpriced(name: str, missing: list[dict[str, Any]]) -> Finding:
+    """Return the finding on what has no price.
+
+    A warning: usage of own models may go without a price on purpose. Whether to charge it is the operator's to say.
+    """
+    if not missing:
+        return Finding(name, "ok", "everything used has a price")
+    models = list(dict.fromkeys(entry["model"] or entry["kind"] for entry in missing))
+    others = f" and {len(models) - _NAMED_MAX} more" if len(models) > _NAMED_MAX else ""
+    since = _day(min(entry["since"] for entry in missing))
+    return Finding(
+        name,
+        "warn",
+        f"unpriced: {', '.join(models[:_NAMED_MAX])}{others}, since {since}; it is in no amount. Give it prices in the "
+        f"file that the setting 'prices' names, 0 if it is free, then 'tallybook costs rerate --from {since} "
+        f"--organization {name}'; see 'tallybook costs unpriced --organization {name}'",
+    )
+
+
+def _day(instant_s: int) -> str:
+    """Return the day of an instant, as a flag takes it."""
+    return show(floor_s(instant_s, DAY_S), "1d")
 
 
 def _bytes(count: float) -> str:

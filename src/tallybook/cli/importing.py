@@ -4,15 +4,19 @@ import csv
 import gzip
 import io
 import json
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
 from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Final
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
@@ -27,11 +31,16 @@ from tallybook.kinds import DIMENSIONS, KINDS, MEASURES
 _ROWS_AT_ONCE: Final = 5_000
 _FAULTS_SHOWN: Final = 10
 _NO_TIMESTAMP: Final = "it has no timestamp, and would count again each time it is imported; not imported"
-_FIELDS: Final = ("kind", "id", "timestamp", *DIMENSIONS, *MEASURES)
+_FIELDS: Final = ("kind", "id", "timestamp", *DIMENSIONS, *MEASURES, "cost")
 _OUTCOMES: Final = ("accepted", "duplicates", "conflicts", "rejected")
 
 Row = dict[str, Any] | bytes
 """An object, or a line that is none: the server puts it into quarantine, so that nothing of a file is lost."""
+
+# Numbers with a fraction keep their digits: a cost is exact.
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
+_OBJECTS: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
+_ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 
 Kind = Annotated[str, Parameter(choices=tuple(KINDS))]
 
@@ -46,11 +55,11 @@ def import_(
     name: str | None = None,
     target: Annotated[Target, Parameter(name="*")] = Target(),  # noqa: B008  frozen
 ) -> None:
-    """Import events from NDJSON, JSON or CSV files, plain, .gz or .zst.
+    """Import events from NDJSON, JSON or CSV files, plain, .gz or .zst, or from Parquet files.
 
     A row needs a timestamp; without an id it gets one from the file's name and its row. So importing a file again, or
-    after it has grown, stores nothing twice. A time without an offset is UTC. The exit code is 1 if anything was
-    refused.
+    after it has grown, stores nothing twice. A time without an offset is UTC, a cost without a currency US dollars.
+    The exit code is 1 if anything was refused.
 
     Example: tallybook import events.ndjson.gz
 
@@ -115,32 +124,67 @@ def _open(path: Path, progress: Progress) -> Iterator[BinaryIO]:
 
 
 def _rows(path: Path, stream: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:
-    """Yield the rows of a file as they are; CSV by its name, otherwise a JSON array or one object a line."""
+    """Yield the rows of a file as they are; CSV and Parquet by its name, else a JSON array or one object a line."""
     name = path.name.removesuffix(".gz").removesuffix(".zst")
     try:
+        if name.lower().endswith(".parquet"):
+            if name != path.name:
+                raise CommandFailed(f"{path} is Parquet, which is read from its end: unpack it first")
+            yield from _parquet_rows(stream, columns)
+            return
         if name.lower().endswith(".csv"):
             yield from _csv_rows(stream, columns)
             return
         first = stream.readline()
         if first.lstrip().startswith(b"["):
-            yield from msgspec.json.decode(first + stream.read(), type=list[dict[str, Any]])
+            yield from _OBJECTS.decode(first + stream.read())
             return
         yield from (_json_row(line) for line in chain([first], stream) if line.strip())
-    except (OSError, EOFError, zstd.ZstdError, UnicodeDecodeError, csv.Error, msgspec.DecodeError) as error:
+    except (
+        OSError,
+        EOFError,
+        zstd.ZstdError,
+        UnicodeDecodeError,
+        csv.Error,
+        msgspec.DecodeError,
+        pa.ArrowException,
+    ) as error:
         raise CommandFailed(f"cannot read {path}: {error}") from error
 
 
 def _csv_rows(stream: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:
     table = csv.DictReader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), restkey="beyond the header")
-    header = table.fieldnames or ()
-    if missing := [column for column in columns.values() if column not in header]:
-        raise CommandFailed(f"there is no column {missing[0]!r}; the file has {', '.join(header)}")
+    _check_columns(table.fieldnames or (), columns)
     yield from table
+
+
+def _parquet_rows(stream: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:
+    file = pq.ParquetFile(stream)
+    names = file.schema_arrow.names
+    _check_columns(names, columns)
+    for batch in file.iter_batches(_ROWS_AT_ONCE):
+        yield from pa.record_batch([_readable(column) for column in batch.columns], names=names).to_pylist()
+
+
+def _readable(column: Any) -> Any:
+    """Return a column as Python can hold it: instants in microseconds of UTC, bytes as the text they are."""
+    if pa.types.is_timestamp(column.type):
+        return column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.timestamp("us"))
+    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        return column.cast(pa.large_string())
+    return column
+
+
+def _check_columns(header: Iterable[str], columns: dict[str, str]) -> None:
+    """Refuse a file that lacks a column of --map."""
+    names = list(header)
+    if missing := [column for column in columns.values() if column not in names]:
+        raise CommandFailed(f"there is no column {missing[0]!r}; the file has {', '.join(names)}")
 
 
 def _json_row(line: bytes) -> Row:
     try:
-        return msgspec.json.decode(line, type=dict[str, Any])
+        return _OBJECT.decode(line)
     except msgspec.DecodeError:
         return line.strip()
 
@@ -151,16 +195,31 @@ def _event(row: Row, columns: dict[str, str], constants: dict[str, str]) -> Row:
         return row
     if columns:
         row = {field: row[column] for field, column in columns.items() if column in row}
-    event = {field: _value(field, value) for field, value in row.items() if value not in ("", None)}
+    event = {field: _value(field, value) for field, value in row.items() if not _is_absent(value)}
     for field, value in constants.items():
         event.setdefault(field, _value(field, value))
     return event
 
 
+def _is_absent(value: Any) -> bool:
+    """Whether a cell is empty; tables that have no other word for it write "not a number"."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
 def _value(field: str, value: Any) -> Any:
-    """Return a field's text as the type the event has; what cannot be read is passed on as it is, to be refused."""
-    if not isinstance(value, str):
-        return value
+    """Return a cell as the type the event's field has; what cannot be read is passed on as it is, to be refused."""
+    if field == "cost":
+        return _cost(value)
+    if isinstance(value, date):
+        value = value.isoformat()
+    if isinstance(value, str):
+        return _read(field, value)
+    if isinstance(value, float) and value.is_integer() and field in MEASURES:
+        return int(value)  # tables without nullable integers hold counts as floats
+    return value
+
+
+def _read(field: str, value: str) -> Any:
     if field == "batch":
         return {"true": True, "1": True, "false": False, "0": False}.get(value.lower(), value)
     if field == "timestamp":
@@ -171,6 +230,17 @@ def _value(field: str, value: Any) -> Any:
         except ValueError:
             return value
     return value
+
+
+def _cost(value: Any) -> Any:
+    """Return the producer's own figure as events have it; a bare number is US dollars, to its last digit."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        return value
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        return value
+    return {"value": amount, "currency": "usd"} if amount.is_finite() else str(value)
 
 
 def _timestamp(value: str) -> Any:
@@ -203,7 +273,7 @@ def _recognisable(
             faults.append((path, row, _NO_TIMESTAMP))
             continue
         event.setdefault("id", f"{name}:{row}")
-        yield row, msgspec.json.encode(event)
+        yield row, _ENCODER.encode(event)
 
 
 def _batches(lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[list[int], list[bytes]]]:

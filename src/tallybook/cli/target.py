@@ -5,18 +5,22 @@ runs on it, or, when none does, one that this command starts for itself and stop
 its operator, so the command makes itself a key there, short-lived and revoked at the end.
 """
 
+import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import cyclopts
 import httpx
 from cyclopts import Parameter
 
 from tallybook import logs
+from tallybook.cli.settings_file import settings_file
 from tallybook.clock import now_s
 from tallybook.config import ADMIN_KEY_VARIABLE, DEFAULT_DATA, DEFAULT_ORGANIZATION, Settings
 from tallybook.errors import CommandFailed
@@ -26,8 +30,11 @@ from tallybook.server import beside
 
 _KEY_LIFE_S: Final = 86_400
 _TIMEOUT_S: Final = 300
+_BUSY: Final = (429, 503)
 _BUSY_TRIES: Final = 10
 _BUSY_WAIT_S_MAX: Final = 10
+_LIST_MAX: Final = 100
+"""The longest page of a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +52,9 @@ class Target:
 class Client:
     """The public HTTP API; what it refuses becomes one line for the operator."""
 
-    def __init__(self, http: httpx.Client) -> None:
+    def __init__(self, http: httpx.Client, *, exact: bool = False) -> None:
         self._http = http
+        self._number = Decimal if exact else float
 
     def get(self, path: str, **parameters: Any) -> dict[str, Any]:
         """Return the answer to a GET of a path below ``/v1/organization``."""
@@ -64,34 +72,87 @@ class Client:
         """Return the receipt of a POST of events, also of one in which nothing is valid."""
         return self._call("POST", path, receipt=True, content=content)
 
+    def pages(self, path: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+        """Yield the buckets of a question, page after page."""
+        page = self.get(path, **parameters)
+        yield from page["data"]
+        while page["has_more"]:
+            page = self.get(path, **parameters, page=page["next_page"])
+            yield from page["data"]
+
+    def entries(self, path: str, limit: int, **parameters: Any) -> Iterator[dict[str, Any]]:
+        """Yield the objects of a list, page after page, at most so many."""
+        while limit > 0:
+            page = self.get(path, limit=min(limit, _LIST_MAX), **parameters)
+            yield from page["data"]
+            limit -= len(page["data"])
+            if not page["has_more"]:
+                return
+            parameters["after"] = page["last_id"]
+
+    def stream(self, path: str, **parameters: Any) -> Iterator[bytes]:
+        """Yield the body of the answer to a GET piece by piece.
+
+        Raises:
+            CommandFailed: the server refuses, or the body ends before it is whole.
+        """
+        url = f"/v1/organization/{path}"
+        try:
+            for tries_left in reversed(range(_BUSY_TRIES + 1)):
+                with self._http.stream("GET", url, params=parameters) as response:
+                    if tries_left and response.status_code in _BUSY:
+                        time.sleep(_wait_s(response))
+                        continue
+                    if not response.is_success:
+                        response.read()
+                        raise self._refusal(response)
+                    yield from response.iter_bytes()
+                    return
+        except httpx.HTTPError as error:
+            raise CommandFailed(f"no whole answer from {self._http.base_url}: {error}") from error
+
     def _call(self, method: str, path: str, *, receipt: bool = False, **options: Any) -> dict[str, Any]:
         try:
             response = self._http.request(method, f"/v1/organization/{path}", **options)
             for _ in range(_BUSY_TRIES):
-                if response.status_code not in (429, 503):
+                if response.status_code not in _BUSY:
                     break
-                time.sleep(min(int(response.headers.get("retry-after", "1")), _BUSY_WAIT_S_MAX))
+                time.sleep(_wait_s(response))
                 response = self._http.request(method, f"/v1/organization/{path}", **options)
-            found: dict[str, Any] = response.json()
         except httpx.HTTPError as error:
             raise CommandFailed(f"no answer from {self._http.base_url}: {error}") from error
+        found = self._read(response)
+        if response.is_success or (receipt and "rejected" in found):
+            return found
+        raise self._refusal(response)
+
+    def _read(self, response: httpx.Response) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads(response.content, parse_float=self._number)
         except ValueError:
             raise CommandFailed(
                 f"{self._http.base_url} answers {response.status_code}, but not as Tallybook does; check the address"
             ) from None
-        if response.is_success or (receipt and "rejected" in found):
-            return found
-        raise CommandFailed(found.get("error", {}).get("message", f"the server answers {response.status_code}"))
+        return found
+
+    def _refusal(self, response: httpx.Response) -> CommandFailed:
+        error = self._read(response).get("error", {})
+        return CommandFailed(error.get("message", f"the server answers {response.status_code}"))
+
+
+def _wait_s(response: httpx.Response) -> int:
+    return min(int(response.headers.get("retry-after", "1")), _BUSY_WAIT_S_MAX)
 
 
 @contextmanager
-def connect(target: Target, *, may_found: bool = False) -> Iterator[Client]:
+def connect(target: Target, *, may_found: bool = False, exact: bool = False) -> Iterator[Client]:
     """Yield a client of the target.
 
     Args:
         target: which Tallybook to speak to.
         may_found: the command may write for an organization that does not exist yet. Otherwise such a name is taken
             for a mistake.
+        exact: numbers with a fraction are read as decimals, digit by digit, and not as floats: where money is.
 
     Raises:
         OperatorError: it cannot be reached, or its directory cannot be used.
@@ -100,7 +161,7 @@ def connect(target: Target, *, may_found: bool = False) -> Iterator[Client]:
         key = os.environ.get(ADMIN_KEY_VARIABLE)
         if not key:
             raise CommandFailed(f"--url needs an admin key; set {ADMIN_KEY_VARIABLE}")
-        with _client(target.url, key, trust_env=True) as client:
+        with _client(target.url, key, exact=exact, trust_env=True) as client:
             yield client
         return
     if not target.data.is_dir():
@@ -108,20 +169,41 @@ def connect(target: Target, *, may_found: bool = False) -> Iterator[Client]:
     if not may_found:
         _refuse_unknown_organization(target)
     if address := running(target.data):
-        with _as_operator(target) as key, _client(address.url, key) as client:
+        with _as_operator(target) as key, _client(address.url, key, exact=exact) as client:
             yield client
         return
     logs.configure("warning", "auto")
-    with beside(Settings(data=target.data)) as url, _as_operator(target) as key, _client(url, key) as client:
+    with (
+        beside(_settings(target.data)) as url,
+        _as_operator(target) as key,
+        _client(url, key, exact=exact) as client,
+    ):
         yield client
 
 
+def _settings(data: Path) -> Settings:
+    """Return the settings `tallybook serve` would have here without flags.
+
+    What a command stores is rated by the same prices as what the server stores.
+    """
+    reader = cyclopts.App(config=[cyclopts.config.Env("TALLYBOOK_", command=False), settings_file(allow_unknown=True)])
+    found = Settings()
+
+    @reader.default
+    def given(settings: Annotated[Settings, Parameter(name="*")] = found) -> None:
+        nonlocal found
+        found = settings
+
+    reader([], result_action="return_none")
+    return replace(found, data=data)
+
+
 @contextmanager
-def _client(url: str, key: str, *, trust_env: bool = False) -> Iterator[Client]:
+def _client(url: str, key: str, *, exact: bool, trust_env: bool = False) -> Iterator[Client]:
     """Yield a client; a server beside it is reached without the proxies and certificates of the environment."""
     headers = {"authorization": f"Bearer {key}"}
     with httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, trust_env=trust_env) as http:
-        yield Client(http)
+        yield Client(http, exact=exact)
 
 
 def _refuse_unknown_organization(target: Target) -> None:

@@ -16,6 +16,7 @@ from tallybook.ingest.unpack import too_large
 from tallybook.ingest.writer import Writer
 from tallybook.keys import Key, KeyStore, Scope, redact
 from tallybook.metrics import Metrics
+from tallybook.prices.current import CurrentPrices
 from tallybook.store.protocol import Store
 
 _FIELD: Final = re.compile(r"(?:field `|`\$\.)(\w+)")
@@ -36,7 +37,9 @@ class Context:
         metrics: what Prometheus can ask.
         queries: how many questions are answered at once.
         decodes: how many large bodies are decoded at once.
-        scans: how many checks and rebuilds go through the store at once.
+        scans: how many checks, rebuilds and re-ratings go through the store at once.
+        exports: how many exports are under way at once.
+        prices: the price book in force.
     """
 
     settings: Settings
@@ -47,6 +50,8 @@ class Context:
     queries: CapacityLimiter
     decodes: CapacityLimiter
     scans: CapacityLimiter
+    exports: CapacityLimiter
+    prices: CurrentPrices
 
 
 def context(request: Request) -> Context:
@@ -104,13 +109,13 @@ async def read_body(request: Request, limit_bytes: int = SMALL_BODY_BYTES) -> by
     return bytes(body)
 
 
-async def typed_body(request: Request, shape: Any) -> Any:
+async def typed_body(request: Request, shape: Any, limit_bytes: int = SMALL_BODY_BYTES) -> Any:
     """Return the JSON body of a request as an instance of a type.
 
     Raises:
         InvalidRequest: it is no such JSON; the message names the field.
     """
-    body = await read_body(request)
+    body = await read_body(request, limit_bytes)
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -1,7 +1,5 @@
 """Maintenance over HTTP, of the asking key's organization: rebuild rollups, compare them with the raw events."""
 
-from typing import Annotated
-
 import msgspec
 from anyio import to_thread
 from starlette.requests import Request
@@ -12,9 +10,8 @@ from tallybook import __version__
 from tallybook.errors import InvalidRequest
 from tallybook.keys import Scope
 from tallybook.routes.context import answer, authorize, context, typed_body
-from tallybook.timegrid import INSTANT_MAX_S
+from tallybook.routes.single import Instant
 
-Instant = Annotated[int, msgspec.Meta(ge=0, le=INSTANT_MAX_S)]
 _DIFFERENCES_MAX = 100
 
 

@@ -11,8 +11,8 @@ from tallybook.clock import now_s
 from tallybook.keys import Scope
 from tallybook.kinds import KINDS, UsageKind
 from tallybook.routes.context import authorize, context
-from tallybook.wire.pages import render
-from tallybook.wire.params import parse
+from tallybook.wire.pages import render_usage
+from tallybook.wire.params import USAGE, parse
 
 
 def _endpoint(kind: UsageKind) -> Callable[[Request], Awaitable[Response]]:
@@ -20,12 +20,18 @@ def _endpoint(kind: UsageKind) -> Callable[[Request], Awaitable[Response]]:
         key = authorize(request, Scope.READ)
         app = context(request)
         # The second that is running counts as past: what was acknowledged in it belongs in the answer.
-        page = parse(kind, request.query_params.multi_items(), key.organization_id, now_s() + 1, app.settings.rows_max)
+        page = parse(
+            USAGE[kind.name],
+            request.query_params.multi_items(),
+            key.organization_id,
+            now_s() + 1,
+            app.settings.rows_max,
+        )
 
         def read() -> bytes:
             with app.metrics.query_s.labels(kind.name).time():
-                rows = app.store.usage(page.query)
-            return render(page, rows)
+                rows = app.store.usage(kind, page.query)
+            return render_usage(kind, page, rows)
 
         body = await to_thread.run_sync(read, limiter=app.queries)
         return Response(body, media_type="application/json")

@@ -2,8 +2,8 @@
 
 from typing import Final, NamedTuple
 
-from tallybook.kinds import DIMENSIONS
-from tallybook.query import UsageQuery
+from tallybook.kinds import DIMENSIONS, UsageKind
+from tallybook.query import Query
 from tallybook.store.plan import Segment, cover
 from tallybook.timegrid import buckets
 
@@ -23,27 +23,27 @@ _INSTANT: Final = {
 }
 
 
-def usage_statement(query: UsageQuery, *, wide: bool = False) -> Statement:
+def usage_statement(kind: UsageKind, query: Query, *, wide: bool = False) -> Statement:
     """Return the statement that answers a query.
 
     Its rows: start of the bucket in Unix seconds, the query's dimensions, the kind's measures; ordered by bucket and
     dimensions; at most one more than the query allows, so that too large an answer is seen.
 
     Args:
+        kind: which kind of usage.
         query: the question.
         wide: sums may have 128 bits. Otherwise a sum beyond 64 is NULL; such rows are fetched four times as fast.
     """
     total = "sum({})" if wide else "try_cast(sum({}) AS BIGINT)"
-    return _levels(query, total) if query.kind.is_level else _flows(query, total)
+    return _levels(kind, query, total) if kind.is_level else _flows(kind, query, total)
 
 
-def _flows(query: UsageQuery, total: str) -> Statement:
-    selection, values = _selection(query)
-    measures = query.kind.measures
-    segments = cover(query.start_s, query.end_s, query.width_s)
-    cells = "\nUNION ALL\n".join(_cells(segment, number, measures, values) for number, segment in enumerate(segments))
-    values |= {"width_s": query.width_s, "window_s": query.start_s}
-    columns = ["greatest(epoch_ms(instant) // 1000 // $width_s * $width_s, $window_s) AS start_s"]
+def _flows(kind: UsageKind, query: Query, total: str) -> Statement:
+    selection, values = _selection(kind, query)
+    measures = kind.measures
+    cells, window = cells_of(query, measures)
+    values |= window
+    columns = [f"{BUCKET} AS start_s"]
     columns += [f"series.{name}" for name in query.group_by]
     columns += [f"{total.format(name)} AS {name}" for name in measures]
     return Statement(
@@ -57,6 +57,18 @@ def _flows(query: UsageQuery, total: str) -> Statement:
     )
 
 
+BUCKET: Final = "greatest(epoch_ms(instant) // 1000 // $width_s * $width_s, $window_s)"
+"""Start of the bucket an instant lies in, Unix seconds."""
+
+
+def cells_of(query: Query, columns: tuple[str, ...]) -> tuple[str, dict[str, object]]:
+    """Return SQL for the cells of a query's window, with ``instant``, ``series_id`` and columns, and its values."""
+    values: dict[str, object] = {"width_s": query.width_s, "window_s": query.start_s}
+    segments = cover(query.start_s, query.end_s, query.width_s)
+    cells = (_cells(segment, number, columns, values) for number, segment in enumerate(segments))
+    return "\nUNION ALL\n".join(cells), values
+
+
 def _cells(segment: Segment, number: int, measures: tuple[str, ...], values: dict[str, object]) -> str:
     instant = _INSTANT[segment.table]
     values |= {f"from_{number}": segment.start_s, f"to_{number}": segment.end_s}
@@ -67,13 +79,13 @@ def _cells(segment: Segment, number: int, measures: tuple[str, ...], values: dic
     )
 
 
-def _levels(query: UsageQuery, total: str) -> Statement:
+def _levels(kind: UsageKind, query: Query, total: str) -> Statement:
     """A level holds from its report to the store's next one; a bucket has its mean over the elapsed part.
 
     The mean is rounded for each store before stores are added up, so that the groups of any grouping add up to the
     total exactly. Of two reports at the same instant the larger holds.
     """
-    selection, values = _selection(query)
+    selection, values = _selection(kind, query)
     end_s = min(query.end_s, query.now_s)
     edges = buckets(query.start_s, end_s, query.width_s, limit=2 + (end_s - query.start_s) // query.width_s)
     values |= {
@@ -111,10 +123,10 @@ LIMIT {query.rows_max + 1}""",
     )
 
 
-def _selection(query: UsageQuery) -> tuple[str, dict[str, object]]:
+def _selection(kind: UsageKind, query: Query) -> tuple[str, dict[str, object]]:
     """The condition on series: of this organization and kind, and what the filters ask."""
     conditions = ["series.organization_id = $organization_id", "series.kind = $kind"]
-    values: dict[str, object] = {"organization_id": query.organization_id, "kind": query.kind.name}
+    values: dict[str, object] = {"organization_id": query.organization_id, "kind": kind.name}
     for name, allowed in query.filters.items():
         conditions.append(f"series.{DIMENSIONS[name].name} IN (SELECT unnest($only_{name}))")
         values[f"only_{name}"] = list(allowed)

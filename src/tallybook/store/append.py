@@ -15,20 +15,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tallybook.event import Record
-from tallybook.kinds import DIMENSIONS, KINDS, MEASURES
+from tallybook.kinds import DIMENSIONS, FLOWS, KINDS, MEASURES
+from tallybook.store import level_rates
 from tallybook.store.protocol import Batch, Conflict, Outcome, Quarantined
+from tallybook.store.rates import Charge, Rater
 from tallybook.store.series import SeriesIndex
 
 _INSTANT: Final = pa.timestamp("us")
 _SUM_MAX: Final = 2**63 - 1
 _COST: Final = pa.decimal128(38, 18)
+_AMOUNT: Final = pa.decimal128(38, 0)
 
 
 Item = tuple[int, int, str, Record]
 """A record on its way in: number of its batch, its position there, whose it is, the record."""
 
 
-def append(connection: duckdb.DuckDBPyConnection, series: SeriesIndex, batches: Sequence[Batch]) -> list[Outcome]:
+def append(
+    connection: duckdb.DuckDBPyConnection, series: SeriesIndex, rater: Rater, batches: Sequence[Batch]
+) -> list[Outcome]:
     """Write batches within the connection's open transaction.
 
     Returns:
@@ -47,7 +52,7 @@ def append(connection: duckdb.DuckDBPyConnection, series: SeriesIndex, batches: 
     for (number, kind_name), events in accepted.items():
         outcomes[number].accepted[kind_name] = events
     if fresh:
-        _insert(connection, series, fresh)
+        _insert(connection, series, rater, fresh, outcomes)
     for batch, outcome in zip(batches, outcomes, strict=True):
         _release_quarantined(connection, batch, outcome)
         _keep_quarantined(connection, batch)
@@ -161,14 +166,29 @@ def _count_repeat(outcomes: list[Outcome], item: Item, stands: Record) -> None:
     outcomes[number].conflicts.append(Conflict(position, kind.name, field, stored, value))
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, series: SeriesIndex, items: list[Item]) -> None:
+def _insert(
+    connection: duckdb.DuckDBPyConnection,
+    series: SeriesIndex,
+    rater: Rater,
+    items: list[Item],
+    outcomes: list[Outcome],
+) -> None:
     keys = [(organization_id, record.kind.name, record.dimensions) for _, _, organization_id, record in items]
     numbers = series.numbers(connection, keys)
-    by_kind: dict[str, list[tuple[Record, int]]] = {}
+    by_kind: dict[str, list[tuple[Item, int]]] = {}
     for item, key in zip(items, keys, strict=True):
-        by_kind.setdefault(key[1], []).append((item[3], numbers[key]))
-    flows = [_table(rows) for name, rows in by_kind.items() if not KINDS[name].is_level]
-    levels = [_table(rows) for name, rows in by_kind.items() if KINDS[name].is_level]
+        by_kind.setdefault(key[1], []).append((item, numbers[key]))
+    flows: list[pa.Table] = []
+    levels: list[pa.Table] = []
+    for name, rows in by_kind.items():
+        records, series_ids = [item[3] for item, _ in rows], [number for _, number in rows]
+        charges = rater.charge(records, series_ids)
+        for (item, _), charge in zip(rows, charges, strict=True):
+            if charge.is_unpriced:
+                outcomes[item[0]].unpriced[name] += 1
+        (levels if KINDS[name].is_level else flows).append(_table(records, series_ids, charges))
+    if levels:
+        level_rates.begin(connection, rater.index, rater.book, {item[2] for item in items if item[3].kind.is_level})
     for tables, roll_up in ((flows, _roll_up), (levels, _keep_levels)):
         if tables:
             fresh = pa.concat_tables(tables, promote_options="default")
@@ -178,20 +198,22 @@ def _insert(connection: duckdb.DuckDBPyConnection, series: SeriesIndex, items: l
             connection.unregister("fresh")
 
 
-def _table(rows: list[tuple[Record, int]]) -> pa.Table:
-    """The rows of one kind as columns, only those the kind has."""
-    records = [record for record, _ in rows]
+def _table(records: list[Record], series_ids: list[int], charges: list[Charge]) -> pa.Table:
+    """The records of one kind as columns, only those the kind has."""
     columns = {
         "id": pa.array([record.id for record in records], pa.string()),
         "timestamp": _instants([record.timestamp_ms for record in records]),
         "has_identity": pa.array([record.identity is not None for record in records], pa.bool_()),
-        "series_id": pa.array([number for _, number in rows], pa.int32()),
+        "series_id": pa.array(series_ids, pa.int32()),
+        "rate_id": pa.array([charge.rate_id for charge in charges], pa.int32()),
     }
     counts = zip(*(record.measures for record in records), strict=True)
     for name, column in zip(records[0].kind.measures, counts, strict=True):
         columns[name] = pa.array(column, pa.int64())
     if any(record.cost is not None for record in records):
         columns["cost"] = pa.array([record.cost for record in records], _COST)
+    if any(charge.amount is not None for charge in charges):
+        columns["amount"] = pa.array([charge.amount for charge in charges], _AMOUNT)
     return pa.table(columns)
 
 
@@ -199,21 +221,28 @@ def _instants(instants_ms: list[int]) -> "pa.Array[Any]":
     return pa.array(instants_ms, pa.timestamp("ms")).cast(_INSTANT)
 
 
-def _roll_up(connection: duckdb.DuckDBPyConnection, fresh: pa.Table) -> None:
-    measures = [name for name in fresh.column_names if name in MEASURES]
+def _roll_up(connection: duckdb.DuckDBPyConnection, fresh: pa.Table, condition: str = "") -> None:
+    measures = [name for name in fresh.column_names if name in FLOWS]
     # Rows of one cell add up, so events whose sums might pass 64 bits are simply left in rows of their own.
     fits = all((pc.max(fresh[name]).as_py() or 0) * fresh.num_rows <= _SUM_MAX for name in measures)
-    sums = ", ".join(f"sum({name}) AS {name}" if fits else name for name in measures)
-    group = "GROUP BY 1, 2" if fits else ""
+    summed = [name for name in fresh.column_names if name in FLOWS or name == "amount"]
+    sums = ", ".join(f"sum({name}) AS {name}" if fits else name for name in summed)
+    group = "GROUP BY 1, 2, 3" if fits else ""
     for table, cell in (("usage_hours", "hour"), ("usage_days", "day")):
         connection.execute(
             f"""INSERT INTO {table} BY NAME
-                SELECT date_trunc('{cell}', "timestamp") AS start, series_id, {sums} FROM fresh {group}"""
+                SELECT date_trunc('{cell}', "timestamp") AS start, series_id, rate_id, {sums} FROM fresh
+                {condition} {group}"""
         )
 
 
 def _keep_levels(connection: duckdb.DuckDBPyConnection, fresh: pa.Table) -> None:
-    connection.execute("""INSERT INTO levels SELECT "timestamp", series_id, usage_bytes FROM fresh""")
+    amount = "amount" if "amount" in fresh.column_names else "NULL AS amount"
+    connection.execute(
+        f"""INSERT INTO levels BY NAME SELECT "timestamp", series_id, usage_bytes, {amount} FROM fresh"""
+    )
+    if "amount" in fresh.column_names:  # what a producer says a report cost is a flow like any other
+        _roll_up(connection, fresh, "WHERE amount IS NOT NULL")
 
 
 def _release_quarantined(connection: duckdb.DuckDBPyConnection, batch: Batch, outcome: Outcome) -> None:

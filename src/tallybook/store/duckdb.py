@@ -3,28 +3,50 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
 import msgspec
+import pyarrow as pa
 import structlog
 
 from tallybook.errors import InvalidRequest, StoreUnusable, Unavailable
 from tallybook.event import Fault
-from tallybook.query import UsageQuery
-from tallybook.store import maintenance
+from tallybook.kinds import DIMENSIONS, MEASURES, UsageKind
+from tallybook.query import Query
+from tallybook.rate import Book, EmptyBook, Rate
+from tallybook.store import level_rates, maintenance
 from tallybook.store.answer import usage_statement
 from tallybook.store.append import append
-from tallybook.store.protocol import Batch, Difference, Outcome, Quarantined, StoreFacts, UsageRow
+from tallybook.store.charges import Fetch
+from tallybook.store.costs import costs
+from tallybook.store.protocol import (
+    Batch,
+    CostRow,
+    DayChange,
+    Difference,
+    Outcome,
+    Quarantined,
+    Rerating,
+    StoreFacts,
+    Unpriced,
+    UsageRow,
+)
+from tallybook.store.rates import RateIndex, Rater
+from tallybook.store.rerate import RateOf, rerate
 from tallybook.store.schema import current_version, migrate
 from tallybook.store.series import SeriesIndex
+from tallybook.store.unpriced import unpriced
 from tallybook.timegrid import DAY_S, floor_s
 
 FILE_NAME: Final = "tallybook.duckdb"
 # Checkpoints rewrite what the log holds: rarely enough to keep ingest steady, often enough that replaying it at start
 # takes well under a second.
 _CHECKPOINT_BYTES: Final = 128 * 1024 * 1024
+_EXPORT_ROWS: Final = 20_000
+"""Rows of a batch of an export: a few MiB."""
 
 _log = structlog.get_logger()
 
@@ -35,12 +57,13 @@ class DuckStore:
     Args:
         directory: where the file is; it must exist, and belong to this process alone.
         memory_bytes: the most memory the engine may use.
+        book: what events are charged by, until another is to be used.
 
     Raises:
         StoreUnusable: the file is damaged, or was written by a newer version.
     """
 
-    def __init__(self, directory: Path, memory_bytes: int) -> None:
+    def __init__(self, directory: Path, memory_bytes: int, book: Book | None = None) -> None:
         self._path = directory / FILE_NAME
         try:
             self._connection = duckdb.connect(
@@ -57,6 +80,11 @@ class DuckStore:
             raise StoreUnusable(f"cannot open the store {self._path}: {error}") from error
         self._writer = self._connection.cursor()
         self._series = SeriesIndex(self._writer)
+        self._rates = RateIndex(self._connection.cursor())
+        self._rater = Rater(book or EmptyBook(), self._rates)
+        self._next_book: tuple[Book, int] | None = None
+        self._holders = level_rates.holders(self._writer)
+        """Organizations that ever held something; for the others there is nothing to ask."""
         self._lending = threading.Lock()
         self._connections: list[duckdb.DuckDBPyConnection] = []
         self._idle: list[duckdb.DuckDBPyConnection] = []
@@ -68,15 +96,25 @@ class DuckStore:
 
     def append(self, batches: Sequence[Batch]) -> list[Outcome]:
         """See `Store.append`."""
+        rater, adopted = self._rater, self._next_book
         self._writer.begin()
         try:
-            outcomes = append(self._writer, self._series, batches)
+            if adopted:
+                level_rates.adopt(self._writer, self._rates, *adopted)
+                rater = Rater(adopted[0], self._rates)
+            outcomes = append(self._writer, self._series, rater, batches)
             self._writer.commit()
         except BaseException:
             self._series.forget()
             self._roll_back()
             raise
         self._series.settle()
+        self._rater = rater
+        self._holders |= {
+            batch.organization_id for batch in batches if any(record.kind.is_level for record in batch.records)
+        }
+        if adopted is self._next_book:
+            self._next_book = None
         self._touch({floor_s(record.timestamp_ms // 1000, DAY_S) for batch in batches for record in batch.records})
         return outcomes
 
@@ -84,9 +122,13 @@ class DuckStore:
         with suppress(duckdb.TransactionException):  # a failed commit has rolled back already
             self._writer.rollback()
 
-    def usage(self, query: UsageQuery) -> list[UsageRow]:
+    def use(self, book: Book, now_ms: int) -> None:
+        """See `Store.use`."""
+        self._next_book = (book, now_ms)
+
+    def usage(self, kind: UsageKind, query: Query) -> list[UsageRow]:
         """See `Store.usage`."""
-        rows = self._fetch(*usage_statement(query))
+        rows = self._fetch(*usage_statement(kind, query))
         if len(rows) > query.rows_max:
             raise InvalidRequest(
                 f"The page would have more than {query.rows_max} results; lower limit, group by fewer fields, or add "
@@ -96,8 +138,75 @@ class DuckStore:
             )
         split = 1 + len(query.group_by)
         if any(None in row[split:] for row in rows):
-            rows = self._fetch(*usage_statement(query, wide=True))
+            rows = self._fetch(*usage_statement(kind, query, wide=True))
         return [UsageRow(row[0], row[1:split], row[split:]) for row in rows]
+
+    def costs(self, query: Query) -> list[CostRow]:
+        """See `Store.costs`."""
+        if query.organization_id not in self._holders:
+            return costs(query, self._fetch, self._rates.get, holds=False)
+        with self._snapshot() as fetch:
+            return costs(query, fetch, self._rates.get)
+
+    def charges(self, query: Query) -> list[CostRow]:
+        """See `Store.charges`."""
+        with self._snapshot() as fetch:
+            return costs(query, fetch, self._rates.get, detailed=True)
+
+    def rate(self, rate_id: int) -> Rate | None:
+        """See `Store.rate`."""
+        return self._rates.get(rate_id)
+
+    def unpriced(self, organization_id: str, start_s: int, end_s: int) -> list[Unpriced]:
+        """See `Store.unpriced`."""
+        with self._snapshot() as fetch:
+            return unpriced(fetch, self._rates, organization_id, start_s, end_s)
+
+    def rerate(self, organization_id: str, day_s: int, book: Book, now_ms: int, *, dry_run: bool) -> DayChange:
+        """See `Store.rerate`."""
+        query = Query(organization_id, day_s, day_s + DAY_S, DAY_S, now_ms // 1000 + 1, ("line_item",))
+
+        def costs_of_day(connection: duckdb.DuckDBPyConnection, rate: RateOf) -> list[CostRow]:
+            return costs(query, partial(_fetch_all, connection), rate)
+
+        with self._maintenance, self._connected() as connection:
+            change = rerate(
+                connection, self._rates, organization_id, day_s, book, now_ms, costs_of_day, dry_run=dry_run
+            )
+        if change.events and not dry_run:
+            self._touch({day_s})
+        return change
+
+    def reratings(self, organization_id: str) -> list[Rerating]:
+        """See `Store.reratings`."""
+        rows = self._fetch(
+            """SELECT rerating_id, epoch_ms(created_at) // 1000, epoch_ms("day") // 1000, book_id, events,
+                 amount_before, amount_after FROM reratings
+               WHERE organization_id = $organization_id ORDER BY arrival""",
+            {"organization_id": organization_id},
+        )
+        return [Rerating(*row) for row in rows]
+
+    def days(self, organization_id: str, start_s: int, end_s: int) -> list[int]:
+        """See `Store.days`."""
+        with self._connected() as connection:
+            return maintenance.days_of(connection, start_s, end_s, organization_id)
+
+    def events(self, organization_id: str, start_s: int, end_s: int, kinds: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """See `Store.events`."""
+        columns = ", ".join((*DIMENSIONS, *MEASURES))
+        # An id without a timestamp of the producer's is no identity: it must not become one elsewhere.
+        sql = f"""SELECT kind, CASE WHEN has_identity THEN id END AS id, "timestamp", {columns}, cost
+                  FROM events JOIN series USING (series_id)
+                  WHERE organization_id = $organization_id AND kind IN (SELECT unnest($kinds))
+                    AND "timestamp" >= make_timestamp($start_s::BIGINT * 1000000)
+                    AND "timestamp" < make_timestamp($end_s::BIGINT * 1000000)
+                  ORDER BY "timestamp", id"""
+        for day_s in self.days(organization_id, floor_s(start_s, DAY_S), end_s):  # a day at a time is sorted in memory
+            window = {"start_s": max(start_s, day_s), "end_s": min(end_s, day_s + DAY_S)}
+            values = {"organization_id": organization_id, "kinds": list(kinds), **window}
+            with self._connected() as connection:
+                yield from connection.sql(sql, params=values).to_arrow_reader(_EXPORT_ROWS)
 
     def quarantine(self, organization_id: str, *, after: str | None, limit: int, descending: bool) -> list[Quarantined]:
         """See `Store.quarantine`."""
@@ -212,9 +321,24 @@ class DuckStore:
                     connection.close()
 
     def _fetch(self, sql: str, values: dict[str, object]) -> list[tuple[Any, ...]]:
+        with self._answering(), self._connected() as connection:
+            return _fetch_all(connection, sql, values)
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Fetch]:
+        """Lend a way to fetch rows; all that is fetched is of one instant."""
+        with self._answering(), self._connected() as connection:
+            connection.begin()
+            try:
+                yield partial(_fetch_all, connection)
+            finally:
+                connection.rollback()
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Tell a client that the engine could not answer, and the log why."""
         try:
-            with self._connected() as connection:
-                return connection.execute(sql, values).fetchall()
+            yield
         except duckdb.Error as error:
             _log.exception("question failed")
             raise Unavailable(
@@ -241,6 +365,10 @@ class DuckStore:
             yield connection
         finally:
             self._idle.append(connection)
+
+
+def _fetch_all(connection: duckdb.DuckDBPyConnection, sql: str, values: dict[str, object]) -> list[tuple[Any, ...]]:
+    return connection.execute(sql, values).fetchall()
 
 
 def _quarantined(quarantine_id: str, created_at_s: int, event: bytes, faults: str) -> Quarantined:

@@ -15,8 +15,10 @@ from tallybook.kinds import FLOWS, KINDS
 from tallybook.store.protocol import Difference
 from tallybook.timegrid import DAY_S, INSTANT_MAX_S, floor_s
 
-_SUMS: Final = ", ".join(f"sum({name}) AS {name}" for name in FLOWS)
-_COUNTS: Final = ", ".join(FLOWS)
+_SUMMED: Final = (*FLOWS, "amount")
+_SUMS: Final = ", ".join(f"sum({name}) AS {name}" for name in _SUMMED)
+_COUNTS: Final = ", ".join(_SUMMED)
+_SUM_MAX: Final = 2**63 - 1
 _ROLLUPS: Final = (("usage_hours", "hour"), ("usage_days", "day"))
 _LEVEL_KINDS: Final = tuple(kind.name for kind in KINDS.values() if kind.is_level)
 _MINE: Final = (
@@ -37,8 +39,8 @@ def surplus(connection: duckdb.DuckDBPyConnection, days: Collection[int] | None)
     found: dict[tuple[str, int], float] = {}
     for table, _ in _ROLLUPS:
         rows = connection.execute(
-            f"""SELECT epoch_ms(day) // 1000, count(*) / count(DISTINCT (start, series_id))
-                FROM (SELECT date_trunc('day', start) AS day, start, series_id FROM {table})
+            f"""SELECT epoch_ms(day) // 1000, count(*) / count(DISTINCT (start, series_id, rate_id))
+                FROM (SELECT date_trunc('day', start) AS day, start, series_id, rate_id FROM {table})
                 WHERE $days IS NULL OR epoch_ms(day) // 1000 IN (SELECT unnest($days))
                 GROUP BY 1 ORDER BY 1""",
             {"days": None if days is None else list(days)},
@@ -57,7 +59,7 @@ def merge(connection: duckdb.DuckDBPyConnection, table: str, day_s: int) -> int:
         nonlocal saved
         connection.execute(
             f"""CREATE OR REPLACE TEMP TABLE merged AS
-                SELECT start, series_id, {_SUMS} FROM {table} WHERE {day} GROUP BY 1, 2 ORDER BY 1, 2""",
+                SELECT start, series_id, rate_id, {_SUMS} FROM {table} WHERE {day} GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""",
             values,
         )
         (before,) = connection.execute(f"DELETE FROM {table} WHERE {day}", values).fetchall()
@@ -77,17 +79,13 @@ def rebuild(connection: duckdb.DuckDBPyConnection, start_s: int, end_s: int, org
     Returns:
         How many days have raw events or rollups, and were made anew.
     """
-    days = _days(connection, floor_s(start_s, DAY_S), -floor_s(-end_s, DAY_S), organization_id)
+    days = days_of(connection, floor_s(start_s, DAY_S), -floor_s(-end_s, DAY_S), organization_id)
     for day_s in days:
-        make_anew = partial(_rebuild_day, connection, day_s, organization_id)
-        try:
-            _in_transaction(connection, partial(make_anew, _SUMS, "GROUP BY 1, 2"))
-        except duckdb.ConversionException:  # sums that pass 64 bits
-            _in_transaction(connection, partial(make_anew, _COUNTS, ""))
+        _in_transaction(connection, partial(make_day_anew, connection, day_s, organization_id))
     return len(days)
 
 
-def _days(connection: duckdb.DuckDBPyConnection, start_s: int, end_s: int, organization_id: str | None) -> list[int]:
+def days_of(connection: duckdb.DuckDBPyConnection, start_s: int, end_s: int, organization_id: str | None) -> list[int]:
     """Return the days of a window that have events or rollups, oldest first, as Unix seconds."""
     rows = connection.execute(
         f"""SELECT DISTINCT epoch_ms(date_trunc('day', instant)) // 1000 FROM (
@@ -103,23 +101,29 @@ def _days(connection: duckdb.DuckDBPyConnection, start_s: int, end_s: int, organ
     return [day_s for (day_s,) in rows]
 
 
-def _rebuild_day(
-    connection: duckdb.DuckDBPyConnection, day_s: int, organization_id: str | None, counts: str, group: str
-) -> None:
+def make_day_anew(connection: duckdb.DuckDBPyConnection, day_s: int, organization_id: str | None) -> None:
+    """Make the rollups of one day anew from raw events, within the connection's open transaction."""
     values = {"day_s": day_s, "organization_id": organization_id}
     raw_day = _DAY.format(instant='"timestamp"')
     levels = f"series_id IN (SELECT series_id FROM series WHERE kind IN {_in(_LEVEL_KINDS)})"
+    fits = connection.execute(
+        f"""SELECT coalesce(max(greatest({", ".join(FLOWS)})), 0) <= {_SUM_MAX} FROM (
+              SELECT {_SUMS} FROM events WHERE {raw_day} AND {_MINE} GROUP BY series_id, rate_id)""",
+        values,
+    ).fetchall()
+    # Sums that pass 64 bits do not fit a row; such a day stays in several rows, which add up all the same.
+    counts, group = (_SUMS, "GROUP BY 1, 2, 3") if fits[0][0] else (_COUNTS, "")
     for table, cell in _ROLLUPS:
         connection.execute(f"DELETE FROM {table} WHERE {_DAY.format(instant='start')} AND {_MINE}", values)
         connection.execute(
             f"""INSERT INTO {table} BY NAME
-                SELECT date_trunc('{cell}', "timestamp") AS start, series_id, {counts} FROM events
-                WHERE {raw_day} AND {_MINE} AND NOT {levels} {group} ORDER BY 1, 2""",
+                SELECT date_trunc('{cell}', "timestamp") AS start, series_id, rate_id, {counts} FROM events
+                WHERE {raw_day} AND {_MINE} AND (NOT {levels} OR amount IS NOT NULL) {group} ORDER BY 1, 2, 3""",
             values,
         )
     connection.execute(f"DELETE FROM levels WHERE {raw_day} AND {_MINE}", values)
     connection.execute(
-        f"""INSERT INTO levels SELECT "timestamp", series_id, usage_bytes FROM events
+        f"""INSERT INTO levels BY NAME SELECT "timestamp", series_id, usage_bytes, amount FROM events
             WHERE {raw_day} AND {_MINE} AND {levels}""",
         values,
     )
@@ -133,11 +137,11 @@ def check(connection: duckdb.DuckDBPyConnection, organization_id: str | None) ->
     """
     values = {"organization_id": organization_id}
     differences: list[Difference] = []
-    for day_s in _days(connection, 0, INSTANT_MAX_S, organization_id):
+    for day_s in days_of(connection, 0, INSTANT_MAX_S, organization_id):
         for rollup, instant, measures, cell in (
-            ("usage_hours", "start", FLOWS, "date_trunc('hour', \"timestamp\")"),
-            ("usage_days", "start", FLOWS, "date_trunc('day', \"timestamp\")"),
-            ("levels", '"timestamp"', ("usage_bytes",), '"timestamp"'),
+            ("usage_hours", "start", _SUMMED, "date_trunc('hour', \"timestamp\")"),
+            ("usage_days", "start", _SUMMED, "date_trunc('day', \"timestamp\")"),
+            ("levels", '"timestamp"', ("usage_bytes", "amount"), '"timestamp"'),
         ):
             rows = connection.execute(
                 _comparison(rollup, instant, measures, cell), values | {"day_s": day_s}
@@ -153,21 +157,22 @@ _DIFFERENCES_MAX: Final = 100
 
 def _comparison(rollup: str, instant: str, measures: tuple[str, ...], cell: str) -> str:
     """SQL for the cells of a day whose sums differ: start, kind, measure, sum of the rollup, sum of the events."""
+    parts = "series_id" if rollup == "levels" else "series_id, rate_id"
     sums = ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in measures)
     pairs = ", ".join(
         f"{{name: '{name}', rolled_up: coalesce(rolled.{name}, 0), raw: coalesce(raw.{name}, 0)}}" for name in measures
     )
     of_kind = f"series_id IN (SELECT series_id FROM series WHERE kind IN {_in(_LEVEL_KINDS)})"
-    kept = of_kind if rollup == "levels" else f"NOT {of_kind}"
+    kept = of_kind if rollup == "levels" else f"(NOT {of_kind} OR amount IS NOT NULL)"
     return f"""
         SELECT epoch_ms(cell) // 1000, kind, pair.name, pair.rolled_up, pair.raw FROM (
           SELECT cell, kind, unnest([{pairs}]) AS pair FROM (
-            SELECT {instant} AS cell, series_id, {sums} FROM {rollup}
-            WHERE {_DAY.format(instant=instant)} AND {_MINE} GROUP BY 1, 2) AS rolled
+            SELECT {instant} AS cell, {parts}, {sums} FROM {rollup}
+            WHERE {_DAY.format(instant=instant)} AND {_MINE} GROUP BY ALL) AS rolled
           FULL JOIN (
-            SELECT {cell} AS cell, series_id, {sums} FROM events
-            WHERE {_DAY.format(instant='"timestamp"')} AND {_MINE} AND {kept} GROUP BY 1, 2) AS raw
-          USING (cell, series_id)
+            SELECT {cell} AS cell, {parts}, {sums} FROM events
+            WHERE {_DAY.format(instant='"timestamp"')} AND {_MINE} AND {kept} GROUP BY ALL) AS raw
+          USING (cell, {parts})
           JOIN series USING (series_id))
         WHERE pair.rolled_up <> pair.raw ORDER BY 1, 2, 3 LIMIT {_DIFFERENCES_MAX}"""
 

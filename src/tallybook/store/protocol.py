@@ -1,12 +1,18 @@
 """What an engine must do. Everything above the store knows only this."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import NamedTuple, Protocol
 
+import pyarrow as pa
+
 from tallybook.event import Fault, Record
-from tallybook.query import UsageQuery
+from tallybook.kinds import UsageKind
+from tallybook.parts import Part
+from tallybook.query import Query
+from tallybook.rate import Book, Rate
 
 
 class Quarantined(NamedTuple):
@@ -61,11 +67,20 @@ class Outcome:
         accepted: how many records were stored, by usage kind.
         duplicates: how many were stored before, with the same content, by usage kind.
         conflicts: records refused because another content has their identity.
+        unpriced: how many of the accepted have something without a price, by usage kind.
     """
 
     accepted: Counter[str] = field(default_factory=Counter)
     duplicates: Counter[str] = field(default_factory=Counter)
     conflicts: list[Conflict] = field(default_factory=list)
+    unpriced: Counter[str] = field(default_factory=Counter)
+
+
+class Line(NamedTuple):
+    """A line item: what is charged, and of which model, empty where that has none."""
+
+    part: str
+    model: str
 
 
 class UsageRow(NamedTuple):
@@ -80,6 +95,85 @@ class UsageRow(NamedTuple):
     start_s: int
     group: tuple[str | bool | None, ...]
     measures: tuple[int, ...]
+
+
+class CostRow(NamedTuple):
+    """What one group of one bucket cost.
+
+    Attributes:
+        start_s: start of its bucket, Unix seconds.
+        group: values of the query's ``group_by``, in that order; a line item is its part and model.
+        quantity: how much; None where the group is not of one part, or the part has no quantity.
+        amount: 10^-18 US dollars.
+        rate_id: by which rate; 0 unless the question was for details.
+    """
+
+    start_s: int
+    group: tuple[str | bool | Line | None, ...]
+    quantity: Decimal | int | None
+    amount: int
+    rate_id: int = 0
+
+
+class Unpriced(NamedTuple):
+    """Usage without a price.
+
+    Attributes:
+        since_s: the first event of it, Unix seconds.
+        until_s: the last.
+        quantity: how much, in the part's unit.
+        events: how many events.
+    """
+
+    kind: str
+    model: str | None
+    service_tier: str | None
+    batch: bool | None
+    part: Part
+    since_s: int
+    until_s: int
+    quantity: Decimal | int
+    events: int
+
+
+class LineChange(NamedTuple):
+    """What re-rating a day does to a line item; amounts in 10^-18 US dollars, None where it has no price."""
+
+    line: Line
+    quantity_before: Decimal | int | None
+    quantity_after: Decimal | int | None
+    before: int | None
+    after: int | None
+
+
+class DayChange(NamedTuple):
+    """What re-rating does to a day.
+
+    Attributes:
+        day_s: start of the day, Unix seconds.
+        events: how many events, or changes of a price for what is held, it concerns.
+        before: what the day cost, 10^-18 US dollars.
+        after: what it costs then.
+        lines: the line items that change.
+    """
+
+    day_s: int
+    events: int
+    before: int
+    after: int
+    lines: list[LineChange]
+
+
+class Rerating(NamedTuple):
+    """The record of a day that was rated again; amounts in 10^-18 US dollars."""
+
+    rerating_id: str
+    created_at_s: int
+    day_s: int
+    book_id: str
+    events: int
+    before: int
+    after: int
 
 
 class Difference(NamedTuple):
@@ -118,13 +212,62 @@ class Store(Protocol):
         """
         ...
 
-    def usage(self, query: UsageQuery) -> list[UsageRow]:
+    def use(self, book: Book, now_ms: int) -> None:
+        """Charge by a book from the next commit on. What is held costs by it from now on, not before."""
+        ...
+
+    def usage(self, kind: UsageKind, query: Query) -> list[UsageRow]:
         """Answer a query from one snapshot, ordered by bucket and group. Everything committed is in the answer.
 
         Raises:
             InvalidRequest: the answer would have more rows than the query allows.
             Unavailable: the engine could not answer.
         """
+        ...
+
+    def costs(self, query: Query) -> list[CostRow]:
+        """Return what usage cost, ordered by bucket and group; groups nothing of which has a price are not there.
+
+        Raises:
+            InvalidRequest: the answer would have more rows than the query allows.
+            Unavailable: the engine could not answer.
+        """
+        ...
+
+    def charges(self, query: Query) -> list[CostRow]:
+        """Return what usage cost, each bucket by `DETAILS`, line item and rate."""
+        ...
+
+    def rate(self, rate_id: int) -> Rate | None:
+        """Return a rate by its number, None for those without prices of their own."""
+        ...
+
+    def unpriced(self, organization_id: str, start_s: int, end_s: int) -> list[Unpriced]:
+        """Return usage in a window that has no price, the most frequent first."""
+        ...
+
+    def rerate(self, organization_id: str, day_s: int, book: Book, now_ms: int, *, dry_run: bool) -> DayChange:
+        """Charge a whole UTC day anew by a book, in one transaction; own costs stay. Leaves a record if it changes it.
+
+        Args:
+            organization_id: whose.
+            day_s: start of the day, Unix seconds.
+            book: where the prices are from.
+            now_ms: the present.
+            dry_run: only tell what would change.
+        """
+        ...
+
+    def reratings(self, organization_id: str) -> list[Rerating]:
+        """Return the days rated again, in the order that was done."""
+        ...
+
+    def days(self, organization_id: str, start_s: int, end_s: int) -> list[int]:
+        """Return the days of a window, in Unix seconds, that an organization has used something in, oldest first."""
+        ...
+
+    def events(self, organization_id: str, start_s: int, end_s: int, kinds: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield stored events of a window in the order of their time, with all fields of events as columns."""
         ...
 
     def quarantine(self, organization_id: str, *, after: str | None, limit: int, descending: bool) -> list[Quarantined]:

@@ -5,10 +5,14 @@
     usage_hours  sums by series and hour; several rows of one cell add up (see `maintenance.compact`)
     usage_days   the same by day
     levels       reports of a level (vector stores): they hold until the next, so they do not add up
+    rates        what events are charged by: one row for each part that has a price; never changed
+    level_rates  which rate holds for levels from an instant on, by organization
+    reratings    days whose charges were changed afterwards: when, by which book, by how much
     quarantine   events that could not be kept, as they were sent
 
 A dimension is kept once, in its series, and not in every event and cell: that makes a commit three times faster and a
-grouping a sum over integers.
+grouping a sum over integers. So is a price: events and cells name their rate, and cost quantity times price. `amount`
+holds, in 10^-18 dollars, only what does not follow from that: a producer's own cost, or a rounded one.
 """
 
 from typing import Final
@@ -18,8 +22,13 @@ import duckdb
 from tallybook.clock import now_s
 from tallybook.errors import StoreUnusable
 from tallybook.kinds import DIMENSIONS, FLOWS, MEASURES
+from tallybook.rate import UNPRICED
 
-_DIMENSION_COLUMNS: Final = ", ".join(f"{name} {'BOOLEAN' if name == 'batch' else 'VARCHAR'}" for name in DIMENSIONS)
+_ADDED: Final = ("quality",)
+"""Dimensions that came with later versions."""
+_DIMENSION_COLUMNS: Final = ", ".join(
+    f"{name} {'BOOLEAN' if name == 'batch' else 'VARCHAR'}" for name in DIMENSIONS if name not in _ADDED
+)
 # 64 bits: reading wider sums takes half as long again. What does not fit stays in several rows, which add up.
 _FLOW_COLUMNS: Final = ", ".join(f"{name} BIGINT" for name in FLOWS)
 _MEASURE_COLUMNS: Final = ", ".join(f"{name} BIGINT" for name in MEASURES)
@@ -37,6 +46,26 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE TABLE quarantine (arrival BIGINT NOT NULL, quarantine_id VARCHAR NOT NULL,
             organization_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL, event BLOB NOT NULL,
             faults VARCHAR NOT NULL)""",
+    ),
+    (
+        "ALTER TABLE series ADD COLUMN quality VARCHAR",
+        *(
+            f"ALTER TABLE {table} ADD COLUMN {column}"
+            for table in ("events", "usage_hours", "usage_days")
+            for column in ("rate_id INTEGER DEFAULT 0", "amount HUGEINT")
+        ),
+        "ALTER TABLE levels ADD COLUMN amount HUGEINT",
+        """CREATE TABLE rates (rate_id INTEGER NOT NULL, kind VARCHAR NOT NULL, part VARCHAR NOT NULL, price VARCHAR,
+            unit VARCHAR, provider VARCHAR, free VARCHAR, above BIGINT, book_id VARCHAR)""",
+        """CREATE TABLE level_rates (organization_id VARCHAR NOT NULL, since TIMESTAMP NOT NULL,
+            rate_id INTEGER NOT NULL)""",
+        # What was held before there were prices has none, until it is rated again.
+        f"""INSERT INTO level_rates SELECT DISTINCT organization_id, make_timestamp(0), {UNPRICED}
+            FROM levels JOIN series USING (series_id)""",
+        """CREATE TABLE reratings (arrival BIGINT NOT NULL, rerating_id VARCHAR NOT NULL,
+            organization_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL, "day" TIMESTAMP NOT NULL,
+            book_id VARCHAR NOT NULL, events BIGINT NOT NULL, amount_before HUGEINT NOT NULL,
+            amount_after HUGEINT NOT NULL)""",
     ),
 )
 """Statements that lead from each version to the next; the first makes version 1. Only ever appended to."""

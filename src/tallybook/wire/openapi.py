@@ -7,6 +7,7 @@ from tallybook.event import COUNT_MAX, TEXT_MAX
 from tallybook.keys import ALL_SCOPES, LIFE_S_MAX
 from tallybook.kinds import DIMENSIONS, KINDS, Dimension, UsageKind
 from tallybook.timegrid import INSTANT_MAX_S, WIDTHS
+from tallybook.wire.params import COSTS, USAGE, Endpoint
 
 Json = dict[str, object]
 
@@ -20,14 +21,14 @@ _TEXT: Final[Json] = {"type": "string", "minLength": 1, "maxLength": TEXT_MAX}
 def openapi() -> Json:
     """Return the description as a JSON-ready object."""
     paths: Json = {f"/v1/organization/usage/{kind.name}": {"get": _usage(kind)} for kind in KINDS.values()}
-    paths |= _EVENTS | _QUARANTINE | _KEYS | _MAINTAIN | _OPERATE
+    paths |= _costs() | _EVENTS | _QUARANTINE | _KEYS | _MAINTAIN | _OPERATE
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Tallybook",
             "version": __version__,
-            "description": "Records what an AI platform used, and answers in the wire format of OpenAI's organization "
-            "Usage API.",
+            "description": "Records what an AI platform used and what it cost, in the wire format of OpenAI's "
+            "organization Usage and Costs APIs.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "security": [{"admin_key": []}],
@@ -40,19 +41,28 @@ def openapi() -> Json:
 
 
 def _usage(kind: UsageKind) -> Json:
-    parameters = [
+    page = _page(_result(kind))
+    return _operation(f"usage_{kind.name}", f"Usage: {kind.name}", "usage", page, parameters=_asked(USAGE[kind.name]))
+
+
+def _asked(endpoint: Endpoint) -> list[Json]:
+    """The parameters of an endpoint that answers in pages of buckets."""
+    return [
         _parameter("start_time", _INSTANT, "Start of the window, Unix seconds, inclusive.", required=True),
         _parameter("end_time", _INSTANT, "End of the window, Unix seconds, exclusive. Absent: now."),
         _parameter("bucket_width", {"type": "string", "enum": list(WIDTHS), "default": "1d"}, "Width of a bucket."),
         _parameter(
             "group_by",
-            {"type": "array", "items": {"type": "string", "enum": list(kind.group_by)}},
+            {"type": "array", "items": {"type": "string", "enum": list(endpoint.group_by)}},
             "Dimensions that each get a row of their own.",
         ),
-        _parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1440}, _limits()),
+        _parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1440}, _limits(endpoint)),
         _parameter("page", _STRING, "next_page of the answer before."),
+        *(_filter(name, dimension) for name, dimension in endpoint.filters.items()),
     ]
-    parameters += [_filter(name, dimension) for name, dimension in kind.filters.items()]
+
+
+def _page(result: Json) -> Json:
     bucket = {
         "type": "object",
         "required": ["object", "start_time", "end_time", "results", "result"],
@@ -60,11 +70,11 @@ def _usage(kind: UsageKind) -> Json:
             "object": {"const": "bucket"},
             "start_time": _INTEGER,
             "end_time": _INTEGER,
-            "results": {"type": "array", "items": _result(kind)},
-            "result": {"type": "array", "items": _result(kind)},
+            "results": {"type": "array", "items": result},
+            "result": {"type": "array", "items": result},
         },
     }
-    page: Json = {
+    return {
         "type": "object",
         "required": ["object", "data", "has_more", "next_page"],
         "properties": {
@@ -74,11 +84,10 @@ def _usage(kind: UsageKind) -> Json:
             "next_page": {"type": ["string", "null"]},
         },
     }
-    return _operation(f"usage_{kind.name}", f"Usage: {kind.name}", "usage", page, parameters=parameters)
 
 
-def _limits() -> str:
-    limits = (f"{width.name}: {width.limit_default}, at most {width.limit_max}" for width in WIDTHS.values())
+def _limits(endpoint: Endpoint) -> str:
+    limits = (f"{width.name}: {width.limit_default}, at most {width.limit_max}" for width in endpoint.widths.values())
     return f"Buckets a page. Default by width: {'; '.join(limits)}."
 
 
@@ -98,6 +107,132 @@ def _result(kind: UsageKind) -> Json:
             "object": {"const": kind.object},
             **dict.fromkeys(kind.measures, _INTEGER),
             **dimensions,
+        },
+    }
+
+
+def _costs() -> Json:
+    number: Json = {"type": "number"}
+    result: Json = {
+        "type": "object",
+        "required": ["object", "amount", "quantity", "quantity_unit", *COSTS.group_by, "organization_id"],
+        "properties": {
+            "object": {"const": "organization.costs.result"},
+            "amount": {
+                "type": "object",
+                "required": ["value", "currency"],
+                "properties": {
+                    "value": number | {"description": "Exact: read it as a decimal, not as a binary fraction."},
+                    "currency": {"const": "usd"},
+                },
+            },
+            "quantity": {"type": ["number", "null"], "description": "Null unless grouped by line_item."},
+            "quantity_unit": {"type": ["string", "null"]},
+            **{name: _nullable(name) for name in COSTS.group_by if name != "line_item"},
+            "line_item": {"type": ["string", "null"], "description": "What was charged; null unless grouped by it."},
+            "organization_id": _STRING,
+        },
+    }
+    return {
+        _COSTS_PATH: {"get": _operation("costs", "What usage cost", "costs", _page(result), parameters=_asked(COSTS))},
+        f"{_COSTS_PATH}/unpriced": {
+            "get": _operation(
+                "unpriced", "Usage that has no price", "costs", _plain_list("unpriced"), parameters=_WINDOW
+            )
+        },
+        f"{_COSTS_PATH}/prices": {
+            "get": _operation(
+                "prices",
+                "The price book",
+                "costs",
+                _plain_list("price"),
+                parameters=[
+                    _parameter("model", _TEXT, "Only what this model costs, in every tier, batch and size."),
+                    _parameter("at", _INSTANT, "When, Unix seconds. Absent: now."),
+                ],
+            )
+        },
+        f"{_COSTS_PATH}/prices/reload": {
+            "post": _operation("reload_prices", "Read the price files again", "costs", {"type": "object"})
+        },
+        f"{_COSTS_PATH}/rerate": {
+            "post": _operation(
+                "rerate",
+                "Charge whole days anew, or tell what that would change",
+                "costs",
+                _ref("rerating"),
+                body={
+                    "type": "object",
+                    "required": ["start_time", "end_time"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "start_time": _INSTANT,
+                        "end_time": _INSTANT,
+                        "dry_run": {"type": "boolean", "default": False},
+                        "prices": {
+                            "type": ["string", "null"],
+                            "description": "Text of a price file that stands in for the operator's.",
+                        },
+                    },
+                },
+            )
+        },
+        f"{_COSTS_PATH}/reratings": {
+            "get": _operation(
+                "list_reratings",
+                "Days that were charged anew",
+                "costs",
+                _list("rerated_day"),
+                parameters=_LIST_PARAMETERS,
+            )
+        },
+        f"{_COSTS_PATH}/export": {
+            "get": _download(
+                "export_costs",
+                "Charges as FOCUS, or as OpenAI's dashboard has them",
+                "costs",
+                [
+                    *_WINDOW,
+                    _parameter("format", {"enum": ["csv", "parquet"], "default": "csv"}, "Of the file."),
+                    _parameter(
+                        "schema",
+                        {"enum": ["focus-1.4", "focus-1.2", "openai"], "default": "focus-1.4"},
+                        "Columns of the file.",
+                    ),
+                    _parameter("bucket_width", {"enum": ["1d", "1h"], "default": "1d"}, "Charge period."),
+                ],
+            )
+        },
+        "/v1/organization/usage/export": {
+            "get": _download(
+                "export_usage",
+                "Stored events, such that importing them makes the same store",
+                "usage",
+                [
+                    *_WINDOW,
+                    _parameter("format", {"enum": ["csv", "parquet"], "default": "csv"}, "Of the file."),
+                    _parameter("kinds", _STRING, "Usage kinds, separated by commas. Absent: all."),
+                ],
+            )
+        },
+    }
+
+
+def _download(name: str, summary: str, tag: str, parameters: list[Json]) -> Json:
+    operation = _operation(name, summary, tag, {}, parameters=parameters)
+    files: Json = {"text/csv": {"schema": _STRING}, "application/vnd.apache.parquet": {"schema": _STRING}}
+    default: Json = {"description": "What is wrong, in OpenAI's envelope."} | _json(_ref("error"))
+    return operation | {"responses": {"200": {"description": "The file.", "content": files}, "default": default}}
+
+
+def _plain_list(item: str) -> Json:
+    return {
+        "type": "object",
+        "required": ["object", "data", "has_more"],
+        "properties": {
+            "object": {"const": "list"},
+            "data": {"type": "array", "items": _ref(item)},
+            "has_more": {"const": False},
         },
     }
 
@@ -131,7 +266,7 @@ def _event(kind: UsageKind) -> Json:
             "value": {"type": ["number", "string"], "description": "Decimal."},
             "currency": {"const": "usd"},
         },
-        "description": "The producer's own figure.",
+        "description": "The producer's own figure, which holds instead of the price book.",
     }
     return {
         "type": "object",
@@ -207,6 +342,12 @@ def _deleted(name: str) -> Json:
         "properties": {"object": {"const": f"{name}.deleted"}, "id": _STRING, "deleted": {"const": True}},
     }
 
+
+_COSTS_PATH: Final = "/v1/organization/costs"
+_WINDOW: Final = [
+    _parameter("start_time", _INSTANT, "Start of the window, Unix seconds, inclusive. Absent: the first usage."),
+    _parameter("end_time", _INSTANT, "End of the window, Unix seconds, exclusive. Absent: now."),
+]
 
 _LIST_PARAMETERS: Final = [
     _parameter("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Entries a page."),
@@ -408,6 +549,71 @@ _SCHEMAS: Final[Json] = {
             "conflicts": _INTEGER,
             "rejected": _INTEGER,
             "faults": {"type": "array", "items": _ref("fault"), "maxItems": 100},
+        },
+    },
+    "unpriced": {
+        "type": "object",
+        "required": ["object", "kind", "model", "line_item", "since", "until", "quantity", "quantity_unit", "events"],
+        "properties": {
+            "object": {"const": "organization.costs.unpriced"},
+            "kind": {"enum": list(KINDS)},
+            "model": {"type": ["string", "null"]},
+            "service_tier": {"type": ["string", "null"]},
+            "batch": {"type": ["boolean", "null"]},
+            "line_item": _STRING | {"description": "What it would be charged as."},
+            "since": _INTEGER | {"description": "First event of it."},
+            "until": _INTEGER | {"description": "Last event of it."},
+            "quantity": {"type": "number"},
+            "quantity_unit": {"type": ["string", "null"]},
+            "events": _INTEGER,
+        },
+    },
+    "price": {
+        "type": "object",
+        "required": ["object", "provider", "model", "kind", "counted", "unit", "price"],
+        "properties": {
+            "object": {"const": "organization.costs.price"},
+            "provider": {"type": ["string", "null"]},
+            "model": {"type": ["string", "null"]},
+            "kind": {"enum": list(KINDS)},
+            "counted": _STRING,
+            "service_tier": {"type": ["string", "null"]},
+            "batch": {"type": ["boolean", "null"]},
+            "above_input_tokens": {"type": ["integer", "null"]},
+            "size": {"type": ["string", "null"]},
+            "quality": {"type": ["string", "null"]},
+            "context_level": {"type": ["string", "null"]},
+            "unit": _STRING,
+            "price": {"type": "number"},
+            "free": {"type": ["number", "null"], "description": "GiB every organization has for nothing."},
+            "from": {"type": ["integer", "null"]},
+            "until": {"type": ["integer", "null"]},
+            "source": _STRING,
+            "checked": {"type": ["string", "null"]},
+        },
+    },
+    "rerating": {
+        "type": "object",
+        "required": ["object", "dry_run", "book_id", "days"],
+        "properties": {
+            "object": {"const": "organization.costs.rerating"},
+            "dry_run": {"type": "boolean"},
+            "book_id": _STRING,
+            "days": {"type": "array", "items": {"type": "object"}, "description": "Days that change, oldest first."},
+        },
+    },
+    "rerated_day": {
+        "type": "object",
+        "required": ["object", "id", "created_at", "start_time", "book_id", "events", "before", "after"],
+        "properties": {
+            "object": {"const": "organization.costs.rerating"},
+            "id": _STRING,
+            "created_at": _INTEGER,
+            "start_time": _INTEGER,
+            "book_id": _STRING,
+            "events": _INTEGER,
+            "before": {"type": "number"},
+            "after": {"type": "number"},
         },
     },
     "quarantined_event": {

@@ -1,38 +1,97 @@
-"""Rows to the bytes of a page, as clients of the Usage API read them."""
+"""Rows to the bytes of a page, as clients of the Usage and Costs APIs read them."""
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Iterator
+from decimal import Decimal
+from typing import Final, cast
 
 import msgspec
 
-from tallybook.wire.params import PageRequest
+from tallybook.kinds import UsageKind
+from tallybook.money import CURRENCY, plain, text
+from tallybook.parts import PARTS, line_item
+from tallybook.wire.params import COSTS, PageRequest
 
 _ENCODER: Final = msgspec.json.Encoder()
 
-Row = tuple[int, tuple[str | bool | None, ...], tuple[int, ...]]
-"""Start of the bucket in Unix seconds, values of the dimensions grouped by, values of the kind's measures."""
+Results = Iterable[tuple[int, dict[str, object]]]
+"""Start of the bucket in Unix seconds, and a result of it, in the order in which they shall stand in a bucket."""
+Group = tuple[str | bool | tuple[str, str] | None, ...]
+"""Values of the dimensions grouped by; a line item is its part and model."""
 
 
-def render(request: PageRequest, rows: Iterable[Row]) -> bytes:
-    """Return the body of a page.
+def render_usage(kind: UsageKind, request: PageRequest, rows: Iterable[tuple[int, Group, tuple[int, ...]]]) -> bytes:
+    """Return the body of a page of usage.
+
+    Args:
+        kind: what was asked for.
+        request: what was asked.
+        rows: start of the bucket in Unix seconds, group, measures of the kind, for all its buckets.
+    """
+    names = ("object", *kind.measures, *kind.group_by)
+    places = _places(kind.group_by, request)
+
+    def results() -> Iterator[tuple[int, dict[str, object]]]:
+        for start_s, group, measures in rows:
+            dimensions = (None if place is None else group[place] for place in places)
+            yield start_s, dict(zip(names, (kind.object, *measures, *dimensions), strict=True))
+
+    return _page(request, results())
+
+
+def render_costs(
+    request: PageRequest, rows: Iterable[tuple[int, Group, Decimal | int | None, int, int]], *, fields: bool = False
+) -> bytes:
+    """Return the body of a page of costs.
 
     Args:
         request: what was asked.
-        rows: the groups of all its buckets, in the order in which they shall stand in a bucket.
+        rows: start of the bucket in Unix seconds, group, quantity, amount in 10^-18 dollars, rate, for all its buckets.
+        fields: line items are named in the words of the Usage API's fields.
     """
-    query = request.query
-    names = ("object", *query.kind.measures, *query.kind.group_by)
-    places = [query.group_by.index(name) if name in query.group_by else None for name in query.kind.group_by]
-    results: dict[int, list[dict[str, object]]] = {}
-    for start_s, group, measures in rows:
-        dimensions = (None if place is None else group[place] for place in places)
-        values = (query.kind.object, *measures, *dimensions)
-        results.setdefault(start_s, []).append(dict(zip(names, values, strict=True)))
-    data = [_bucket(start_s, end_s, results.get(start_s, [])) for start_s, end_s in request.buckets]
+    places = _places(COSTS.group_by, request)
+    line_place = request.query.group_by.index("line_item") if "line_item" in request.query.group_by else None
+    names = ("object", "amount", "quantity", "quantity_unit", *COSTS.group_by, "organization_id")
+    end = (request.query.organization_id,)
+
+    def results() -> Iterator[tuple[int, dict[str, object]]]:
+        unit = None
+        for start_s, group, quantity, amount, _ in rows:
+            dimensions = [None if place is None else group[place] for place in places]
+            if line_place is not None:
+                part_name, model = cast("tuple[str, str]", group[line_place])
+                part = PARTS[part_name]
+                unit = part.quantity_unit
+                dimensions[_LINE_PLACE] = line_item(part, model, fields=fields)
+            value = {"value": msgspec.Raw(text(amount).encode()), "currency": CURRENCY}
+            counted = number(quantity) if isinstance(quantity, Decimal) else quantity
+            values = ("organization.costs.result", value, counted, unit, *dimensions, *end)
+            yield start_s, dict(zip(names, values, strict=True))
+
+    return _page(request, results())
+
+
+_LINE_PLACE: Final = COSTS.group_by.index("line_item")
+
+
+def number(value: Decimal) -> msgspec.Raw:
+    """Return a decimal as a JSON number with all its digits."""
+    return msgspec.Raw(plain(value).encode())
+
+
+def _places(names: tuple[str, ...], request: PageRequest) -> list[int | None]:
+    """Return where in a row's group each dimension stands, None where it is not grouped by."""
+    grouped = request.query.group_by
+    return [grouped.index(name) if name in grouped else None for name in names]
+
+
+def _page(request: PageRequest, results: Results) -> bytes:
+    found: dict[int, list[dict[str, object]]] = {}
+    for start_s, result in results:
+        found.setdefault(start_s, []).append(result)
     return _ENCODER.encode(
         {
             "object": "page",
-            "data": data,
+            "data": [_bucket(start_s, end_s, found.get(start_s, [])) for start_s, end_s in request.buckets],
             "has_more": request.next_page is not None,
             "next_page": request.next_page,
         }

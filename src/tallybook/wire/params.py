@@ -5,7 +5,7 @@ other lists (line items, models) may.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,14 +13,57 @@ import msgspec
 
 from tallybook.errors import InvalidRequest
 from tallybook.event import TEXT_MAX, nearest
-from tallybook.kinds import DIMENSIONS, Dimension, UsageKind
-from tallybook.query import UsageQuery
-from tallybook.timegrid import INSTANT_MAX_S, MINUTE_S, WIDTHS, Width, buckets, floor_s
+from tallybook.kinds import DIMENSIONS, KINDS, Dimension
+from tallybook.query import Query
+from tallybook.timegrid import COST_WIDTHS, INSTANT_MAX_S, MINUTE_S, WIDTHS, Width, buckets, floor_s
 from tallybook.wire.cursor import Cursor, read_cursor, write_cursor
 
 _INTEGER: Final = re.compile(r"-?\d{1,64}", re.ASCII)
 _VALUES_MAX: Final = 1_000
 _FIXED: Final = ("start_time", "end_time", "bucket_width", "group_by", "limit", "page")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What can be asked of an endpoint.
+
+    Attributes:
+        name: what it tells of.
+        group_by: fields that can be grouped by.
+        filters: filter parameter to what it selects by.
+        widths: bucket widths by name.
+        is_aligned: the first bucket begins at the edge of the grid before the window's start, not at its minute.
+    """
+
+    name: str
+    group_by: tuple[str, ...]
+    filters: Mapping[str, Dimension]
+    widths: Mapping[str, Width]
+    is_aligned: bool = False
+
+
+USAGE: Final = {
+    kind.name: Endpoint(f"{kind.name} usage", kind.group_by, kind.filters, WIDTHS) for kind in KINDS.values()
+}
+"""The endpoint of each usage kind."""
+
+_LINE_ITEM: Final = Dimension("line_item", "line_items", "line item, by its whole name")
+COSTS: Final = Endpoint(
+    "costs",
+    ("project_id", "user_id", "api_key_id", "line_item", "api_source", "model", "service_tier", "batch"),
+    {
+        "project_ids": DIMENSIONS["project_id"],
+        "user_ids": DIMENSIONS["user_id"],
+        "api_key_ids": DIMENSIONS["api_key_id"],
+        "line_items": _LINE_ITEM,
+        "models": DIMENSIONS["model"],
+        "service_tier": DIMENSIONS["service_tier"],
+        "batch": DIMENSIONS["batch"],
+    },
+    COST_WIDTHS,
+    is_aligned=True,
+)
+"""The reference has the first five to group by, and filters on projects, keys and line items; the rest is ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +76,13 @@ class PageRequest:
         next_page: cursor of the page after, None on the last.
     """
 
-    query: UsageQuery
+    query: Query
     buckets: list[tuple[int, int]]
     next_page: str | None
 
 
 def parse(
-    kind: UsageKind,
+    endpoint: Endpoint,
     parameters: Iterable[tuple[str, str]],
     organization_id: str,
     now_s: int,
@@ -48,7 +91,7 @@ def parse(
     """Return the page a request asks for.
 
     Args:
-        kind: the usage kind of the endpoint.
+        endpoint: what is asked.
         parameters: decoded names and values, in the order they were sent.
         organization_id: whose usage is asked for.
         now_s: the present, Unix seconds; end of a window that names none.
@@ -57,29 +100,29 @@ def parse(
     Raises:
         InvalidRequest: naming the parameter.
     """
-    given = _gather(kind, parameters)
-    width = _width(given)
+    given = _gather(endpoint, parameters)
+    width = _width(given, endpoint)
     start_s = _start(given, now_s)
     end_s = _end(given, start_s)
-    group_by = _group_by(given, kind)
+    group_by = _group_by(given, endpoint)
     filters = {
         dimension.name: _filter(given[name], name, dimension)
-        for name, dimension in kind.filters.items()
+        for name, dimension in endpoint.filters.items()
         if name in given
     }
     limit = _limit(given, width)
     question = msgspec.json.encode(
-        [organization_id, kind.name, start_s, end_s, width.name, group_by, sorted(filters.items())]
+        [organization_id, endpoint.name, start_s, end_s, width.name, group_by, sorted(filters.items())]
     )
-    cursor = Cursor(floor_s(start_s, MINUTE_S), now_s if end_s is None else end_s)
+    first_s = floor_s(start_s, width.seconds if endpoint.is_aligned else MINUTE_S)
+    cursor = Cursor(first_s, now_s if end_s is None else end_s)
     if page := _one(given, "page"):
         cursor = read_cursor(page, question)
     page_buckets = buckets(cursor.next_s, cursor.end_s, width.seconds, limit)
     reached_s = page_buckets[-1][1]
     return PageRequest(
-        UsageQuery(
+        Query(
             organization_id,
-            kind,
             cursor.next_s,
             reached_s,
             width.seconds,
@@ -93,23 +136,23 @@ def parse(
     )
 
 
-def _gather(kind: UsageKind, parameters: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    known = (*_FIXED, *kind.filters)
+def _gather(endpoint: Endpoint, parameters: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    known = (*_FIXED, *endpoint.filters)
     given: dict[str, list[str]] = {}
     for sent, value in parameters:
         name = sent.removesuffix("[]")
         if name not in known:
-            raise _unknown(name, kind, known)
+            raise _unknown(name, endpoint, known)
         given.setdefault(name, []).append(value)
         if len(given[name]) > _VALUES_MAX:
             raise _invalid(name, f"more than {_VALUES_MAX} values. Ask in several requests.")
     return given
 
 
-def _unknown(name: str, kind: UsageKind, known: tuple[str, ...]) -> InvalidRequest:
+def _unknown(name: str, endpoint: Endpoint, known: tuple[str, ...]) -> InvalidRequest:
     name = name[:TEXT_MAX]
     return InvalidRequest(
-        f"Unknown parameter: {name!r}{nearest(name, known)}. {kind.name} usage takes {', '.join(known)}.",
+        f"Unknown parameter: {name!r}{nearest(name, known)}. {endpoint.name} takes {', '.join(known)}.",
         param=name,
         code="unknown_parameter",
     )
@@ -168,13 +211,13 @@ def _end(given: dict[str, list[str]], start_s: int) -> int | None:
     return end_s
 
 
-def _width(given: dict[str, list[str]]) -> Width:
+def _width(given: dict[str, list[str]], endpoint: Endpoint) -> Width:
     name = _one(given, "bucket_width")
     if name is None:
-        return WIDTHS["1d"]
-    if name not in WIDTHS:
-        raise _unsupported("bucket_width", name, tuple(WIDTHS))
-    return WIDTHS[name]
+        return endpoint.widths["1d"]
+    if name not in endpoint.widths:
+        raise _unsupported("bucket_width", name, tuple(endpoint.widths))
+    return endpoint.widths[name]
 
 
 def _limit(given: dict[str, list[str]], width: Width) -> int:
@@ -188,20 +231,21 @@ def _limit(given: dict[str, list[str]], width: Width) -> int:
     return limit
 
 
-def _group_by(given: dict[str, list[str]], kind: UsageKind) -> tuple[str, ...]:
+def _group_by(given: dict[str, list[str]], endpoint: Endpoint) -> tuple[str, ...]:
     names = [name for value in given.get("group_by", ()) for name in value.split(",")]
     for name in names:
-        if name not in kind.group_by:
-            raise _unsupported("group_by", name, kind.group_by)
+        if name not in endpoint.group_by:
+            raise _unsupported("group_by", name, endpoint.group_by)
     return tuple(dict.fromkeys(names))
 
 
 def _filter(values: Sequence[str], name: str, dimension: Dimension) -> tuple[str | bool, ...]:
     if dimension is DIMENSIONS["batch"]:
         values = [value.lower() for value in values]  # Python's str(True) is "True"
+    longest = 2 * TEXT_MAX if dimension is _LINE_ITEM else TEXT_MAX
     for value in values:
-        if not 1 <= len(value) <= TEXT_MAX:
-            raise _invalid(name, f"a value has 1 to {TEXT_MAX} characters, but got {value[:64]!r} instead.")
+        if not 1 <= len(value) <= longest:
+            raise _invalid(name, f"a value has 1 to {longest} characters, but got {value[:64]!r} instead.")
         if dimension.values and value not in dimension.values:
             raise _unsupported(name, value, dimension.values)
     if dimension is DIMENSIONS["batch"]:

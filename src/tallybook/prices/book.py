@@ -1,0 +1,507 @@
+"""The price book: what holds for a model at an instant, from three sources.
+
+1. the operator's file
+2. a file of our own, for what the library lacks
+3. the library: list prices of the providers
+
+The first source that has prices for a kind of usage and a model is the only one for them: prices of one model are never
+put together from two. Where a price is missing nothing is made up.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal, localcontext
+from importlib.resources import files
+from itertools import product
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tallybook.errors import CommandFailed
+from tallybook.kinds import KINDS, UsageKind
+from tallybook.parts import PARTS, PARTS_OF
+from tallybook.prices import library as lists
+from tallybook.prices.file import Entry, read, standard_tier
+from tallybook.prices.library import Classes, Library
+from tallybook.rate import Price, Rate, Rule
+from tallybook.timegrid import DAY_S
+
+PRICE_DIMENSIONS: Final = ("model", "service_tier", "batch", "size", "quality", "context_level")
+"""What a price may depend on, besides the instant and the number of input tokens."""
+_DAY_MS: Final = DAY_S * 1000
+_LIKE_MAX: Final = 4
+"""How many models may be priced like each other in a row."""
+_REMEMBERED_MAX: Final = 50_000
+_FACTOR_DIGITS: Final = 60
+
+Dimensions = Mapping[str, str | bool | None]
+
+
+class Source(NamedTuple):
+    """Where prices come from."""
+
+    name: str
+    version: str
+    entries: int
+
+
+class Listed(NamedTuple):
+    """A price as it is listed: for what, how much, since when, and who says so."""
+
+    provider: str | None
+    model: str | None
+    kind: str
+    counted: str
+    service_tier: str | None
+    batch: bool | None
+    above_input_tokens: int | None
+    size: str | None
+    quality: str | None
+    context_level: str | None
+    unit: str
+    price: Decimal
+    free: Decimal | None
+    since_ms: int | None
+    until_ms: int | None
+    source: str
+    checked: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    name: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def priced(self) -> Iterator[Entry]:
+        """Lines that say what something costs by themselves or by naming a model it costs as much as."""
+        return (entry for entry in self.entries if entry.price is not None or entry.like)
+
+    @property
+    def factors(self) -> Iterator[Entry]:
+        return (entry for entry in self.entries if entry.price is None and not entry.like)
+
+
+class PriceBook:
+    """A `tallybook.rate.Book`.
+
+    Args:
+        operator: entries of the operator's file.
+        built_in: entries of our own file; none if list prices are not wanted.
+        library: list prices, None if they are not wanted.
+        digest: of what these were read from.
+    """
+
+    def __init__(
+        self, operator: Iterable[Entry], built_in: Iterable[Entry], library: Library | None, digest: str
+    ) -> None:
+        self.book_id = f"book_{digest}"
+        self._operator = _File("operator", tuple(operator))
+        self._built_in = _File("built-in", tuple(built_in))
+        self._library = library
+        instants = {
+            instant
+            for entry in (*self._operator.entries, *self._built_in.entries)
+            for instant in (entry.since_ms, entry.until_ms)
+            if instant is not None and instant % _DAY_MS
+        }
+        self._instants = sorted(instants)
+        self._remembered: dict[tuple[object, ...], tuple[Rule, ...]] = {}
+
+    @property
+    def sources(self) -> list[Source]:
+        """Return the sources, the first to be asked first."""
+        found = []
+        if self._operator.entries:
+            found.append(Source("operator", "", len(self._operator.entries)))
+        if self._built_in.entries:
+            newest = max(entry.checked for entry in self._built_in.entries)
+            found.append(Source("built-in", f"checked {newest}", len(self._built_in.entries)))
+        if self._library:
+            found.append(Source("library", self._library.data.version, self._library.data.models))
+        return found
+
+    def rules(self, kind: UsageKind, dimensions: tuple[str | bool | None, ...], day_s: int, /) -> tuple[Rule, ...]:
+        """See `Book.rules`."""
+        named = dict(zip(kind.dimensions, dimensions, strict=True))
+        wanted = {name: named.get(name) for name in PRICE_DIMENSIONS}
+        key = (kind.name, *wanted.values(), day_s)
+        if (known := self._remembered.get(key)) is None:
+            if len(self._remembered) >= _REMEMBERED_MAX:
+                self._remembered.clear()
+            known = self._remembered[key] = tuple(self._rules(kind.name, wanted, day_s * 1000))
+        return known
+
+    def schedule(self, kind: UsageKind, /) -> tuple[tuple[int, Rate | None], ...]:
+        """See `Book.schedule`."""
+        entries = (*self._operator.entries, *self._built_in.entries)
+        dated = {
+            instant
+            for entry in entries
+            if kind.name in entry.kinds
+            for instant in (entry.since_ms, entry.until_ms)
+            if instant is not None and instant > 0
+        }
+        anything = dict.fromkeys(PRICE_DIMENSIONS)
+        rates: list[tuple[int, Rate | None]] = []
+        for instant_ms in (0, *sorted(dated)):
+            classes = self.classes(kind.name, anything, instant_ms)
+            rate = self._rate(kind.name, classes[0][1]) if classes else None
+            if not rates or rates[-1][1] != rate:
+                rates.append((instant_ms, rate))
+        return tuple(rates)
+
+    def _rules(self, kind: str, dimensions: Dimensions, day_ms: int) -> Iterator[Rule]:
+        before: list[tuple[int, Rate | None]] = []
+        for instant_ms in self._changes(dimensions["model"], day_ms):
+            classes = [
+                (above, self._rate(kind, prices, above)) for above, prices in self.classes(kind, dimensions, instant_ms)
+            ] or [(-1, None)]
+            if classes != before:
+                yield from (Rule(instant_ms, above, rate) for above, rate in classes)
+            before = classes
+
+    def _changes(self, model: str | bool | None, day_ms: int) -> list[int]:
+        """Return when on a day prices may change, its start first."""
+        within = {instant for instant in self._instants if day_ms < instant < day_ms + _DAY_MS}
+        if self._library and isinstance(model, str):
+            for name in self._names(model):
+                if found := self._library.find(name):
+                    within |= {day_ms + time_ms for time_ms in lists.times_of_day_ms(found[1])}
+        return sorted(within | {day_ms})
+
+    def _names(self, model: str) -> Iterator[str]:
+        """Yield a model and those it is, or was, priced like."""
+        names = [model]
+        for _ in range(_LIKE_MAX):
+            yield from names
+            entries = (*self._operator.entries, *self._built_in.entries)
+            names = [entry.like for entry in entries if entry.like and any(entry.likeness(name) > 1 for name in names)]
+
+    def _rate(self, kind: str, prices: Mapping[str, Price], above: int = -1) -> Rate | None:
+        found = []
+        for part in PARTS_OF[kind]:
+            name = next((name for name in (part.name, *part.fallbacks) if name in prices), None)
+            if name and not (part.is_optional and name != part.name):
+                found.append(replace(prices[name], part=part.name, above=above))
+        return Rate(kind, tuple(found), self.book_id) if found else None
+
+    def classes(self, kind: str, dimensions: Dimensions, instant_ms: int, likes: int = 0) -> Classes:
+        """Return prices by part for events of a kind and dimensions at an instant, by their input tokens.
+
+        Returns:
+            Empty if nothing has a price.
+        """
+        model = dimensions["model"]
+        assert model is None or isinstance(model, str)
+        named, general = self._written(self._operator, kind, dimensions, instant_ms, likes)
+        if found := named or general:
+            return found
+        named, general = self._written(self._built_in, kind, dimensions, instant_ms, likes)
+        found = named or _with_price(kind, self._listed(kind, dimensions, instant_ms)) or general
+        return [(above, self._discounted(kind, prices, dimensions, instant_ms)) for above, prices in found]
+
+    def _written(
+        self, file: _File, kind: str, dimensions: Dimensions, instant_ms: int, likes: int
+    ) -> tuple[Classes, Classes]:
+        """Return the prices of a file for a model it names, and those for any model."""
+        model = dimensions["model"]
+        assert model is None or isinstance(model, str)
+        fitting = [
+            (likeness, entry)
+            for entry in file.priced
+            if kind in entry.kinds
+            and entry.is_in_force(instant_ms)
+            and entry.holds(dimensions)
+            and (likeness := entry.likeness(model))
+        ]
+        best = max((likeness for likeness, _ in fitting), default=0)
+        named = [entry for likeness, entry in fitting if likeness == best > 1]
+        general = [entry for likeness, entry in fitting if likeness == 1]
+        by_name, by_any = (
+            self._of(file, kind, found, dimensions, instant_ms, likes) if found else [] for found in (named, general)
+        )
+        return by_name, by_any
+
+    def _of(
+        self, file: _File, kind: str, entries: list[Entry], dimensions: Dimensions, instant_ms: int, likes: int
+    ) -> Classes:
+        best = max(entries, key=_precedence)
+        if best.like:
+            if likes >= _LIKE_MAX:
+                return []
+            found = self.classes(kind, {**dimensions, "model": best.like}, instant_ms, likes + 1)
+            return [(above, _times(prices, best.factor, best.counted)) for above, prices in found]
+        entries = [entry for entry in entries if not entry.like]
+        thresholds = sorted({entry.above for entry in entries})
+        classes = []
+        for threshold in thresholds:
+            chosen: dict[str, Entry] = {}
+            for entry in sorted((entry for entry in entries if entry.above <= threshold), key=_precedence):
+                chosen[entry.counted[0]] = entry
+            prices = {
+                part: entry.as_price()
+                if file is self._operator
+                else self._tiered(kind, entry.as_price(), entry, dimensions, instant_ms)
+                for part, entry in chosen.items()
+            }
+            classes.append((threshold, prices))
+        return classes
+
+    def _tiered(self, kind: str, price: Price, entry: Entry, dimensions: Dimensions, instant_ms: int) -> Price:
+        """Return a price of our own file for a tier or batch the line does not speak of."""
+        for aspect in _aspects(dimensions).keys() - entry.conditions.keys():
+            factor = self._factor(kind, aspect, price, dimensions, instant_ms)
+            if factor is not None:
+                price = _times({price.part: price}, *factor)[price.part]
+        return price
+
+    def _listed(self, kind: str, dimensions: Dimensions, instant_ms: int) -> Classes:
+        """Return the library's prices; for a tier or batch it has none for, the standard ones by a known factor."""
+        model = dimensions["model"]
+        if not self._library or not isinstance(model, str) or not (found := self._library.find(model)):
+            return []
+        provider, info = found
+        # What is not counted in tokens costs the same in every tier.
+        aspects = _aspects(dimensions) if any(part.measured == "token" for part in PARTS_OF[kind]) else {}
+        standard = lists.prices(provider, info, instant_ms) or []
+        if not aspects:
+            return standard
+        ((aspect, value),) = aspects.items()
+        sample = Price("input", Decimal(0), "1M tokens", provider.id)
+        tier = None if aspect == "batch" else str(value)
+        listed = lists.prices(provider, info, instant_ms, tier, batch=aspect == "batch")
+        factor = self._factor(kind, aspect, sample, dimensions, instant_ms, files=(self._operator,))
+        if factor is None and listed is not None:
+            return listed
+        factor = factor or self._factor(kind, aspect, sample, dimensions, instant_ms, files=(self._built_in,))
+        return [] if factor is None else [(above, _times(prices, *factor)) for above, prices in standard]
+
+    def _factor(
+        self,
+        kind: str,
+        aspect: str,
+        price: Price,
+        dimensions: Dimensions,
+        instant_ms: int,
+        files: tuple[_File, ...] | None = None,
+    ) -> tuple[Decimal, tuple[str, ...]] | None:
+        """Return by what, and for which parts, a tier or batch differs from the standard price."""
+        model = dimensions["model"]
+        assert model is None or isinstance(model, str)
+        for file in files or (self._operator, self._built_in):
+            fitting = [
+                entry
+                for entry in file.factors
+                if aspect in entry.conditions and _concerns(entry, kind, price, dimensions, instant_ms)
+            ]
+            if fitting:
+                best = max(fitting, key=lambda entry: (entry.likeness(model), _since(entry)))
+                assert best.factor is not None
+                return best.factor, best.counted
+        return None
+
+    def _discounted(
+        self, kind: str, prices: dict[str, Price], dimensions: Dimensions, instant_ms: int
+    ) -> dict[str, Price]:
+        """Return list prices after what our own file corrects, and after the operator's discounts and mark-ups."""
+        model = dimensions["model"]
+        assert model is None or isinstance(model, str)
+        changed = dict(prices)
+        for file, (part, price) in product((self._built_in, self._operator), prices.items()):
+            fitting = [
+                entry
+                for entry in file.factors
+                if not entry.conditions.keys() & {"service_tier", "batch"}
+                and (not entry.counted or part in entry.counted)
+                and _concerns(entry, kind, price, dimensions, instant_ms)
+            ]
+            if fitting:
+                best = max(fitting, key=lambda entry: (entry.likeness(model), len(entry.counted), _since(entry)))
+                changed |= _times({part: changed[part]}, best.factor, ())
+        return changed
+
+    def effective(self, model: str, instant_ms: int) -> Iterator[Listed]:
+        """Yield everything a model costs at an instant: each tier, batch, size and so on with a price of its own.
+
+        What holds for any model is not in it, nor what a part costs only because another does.
+        """
+        seen: set[tuple[object, ...]] = set()
+        for kind in (kind for kind in KINDS.values() if "model" in kind.dimensions):
+            for dimensions in self._combinations(kind, model):
+                classes = self.classes(kind.name, dimensions, instant_ms)
+                if classes == self.classes(kind.name, {**dimensions, "model": None}, instant_ms):
+                    continue
+                for above, prices in classes:
+                    parts = [part.name for part in PARTS_OF[kind.name] if part.name in prices]
+                    for part in parts:
+                        listed = _listed(kind.name, model, dimensions, above, prices[part])
+                        # Kinds that cost the same are not told apart, nor is a tier that costs what a plainer one does.
+                        same = listed._replace(kind="")
+                        plainer = (
+                            same._replace(service_tier=tier, batch=batch)
+                            for tier, batch in product({same.service_tier, None}, {same.batch, None})
+                        )
+                        if seen.isdisjoint(plainer):
+                            seen.add(same)
+                            yield listed
+
+    def _combinations(self, kind: UsageKind, model: str) -> Iterator[Dimensions]:
+        """Yield the combinations of conditions that may make a difference; the plain one first."""
+        names: set[str] = set(self._names(model))
+        entries = [
+            entry
+            for entry in (*self._operator.entries, *self._built_in.entries)
+            if kind.name in entry.kinds and any(entry.likeness(name) for name in names)
+        ]
+        choices: dict[str, list[str | bool | None]] = {}
+        for name in PRICE_DIMENSIONS[1:]:
+            values = {entry.conditions[name] for entry in entries if name in entry.conditions} - {"default", False}
+            if name == "batch" and "batch" in kind.dimensions and self._library:
+                values.add(True)
+            if name == "service_tier" and self._library:
+                values |= {
+                    tier for known in names if (found := self._library.find(known)) for tier in lists.tiers(found[1])
+                }
+            choices[name] = [None, *sorted(values, key=str)] if name in kind.dimensions else [None]
+        for values_of in product(*choices.values()):
+            yield {"model": model, **dict(zip(choices, values_of, strict=True))}
+
+    def listed(self, instant_ms: int) -> Iterator[Listed]:
+        """Yield every line of both files, and the library's standard prices at an instant."""
+        for file in (self._operator, self._built_in):
+            for entry in file.entries:
+                for kind in entry.kinds if entry.price is not None else ():
+                    yield _listed_entry(file.name, kind, entry)
+        for provider, model in self._library.models() if self._library else ():
+            for above, prices in lists.prices(provider, model, instant_ms) or ():
+                for price in prices.values():
+                    kind = next((kind for kind, parts in PARTS_OF.items() if PARTS[price.part] in parts), "")
+                    yield _listed(kind, model.id, {}, above, price)
+
+
+def _with_price(kind: str, classes: Classes) -> Classes:
+    """Return classes if anything of the kind has a price in them."""
+    parts = {part.name for part in PARTS_OF[kind]}
+    return classes if any(parts & prices.keys() for _, prices in classes) else []
+
+
+def _aspects(dimensions: Dimensions) -> dict[str, str | bool]:
+    """Return why an event may have a price other than the standard one: a batch job, or else its service tier."""
+    if dimensions.get("batch"):
+        return {"batch": True}  # whatever tier it says: batch jobs have one price
+    tier = standard_tier(dimensions.get("service_tier"))
+    return {} if tier == "default" else {"service_tier": str(tier)}
+
+
+def _concerns(entry: Entry, kind: str, price: Price, dimensions: Dimensions, instant_ms: int) -> bool:
+    model = dimensions["model"]
+    assert model is None or isinstance(model, str)
+    return (
+        kind in entry.kinds
+        and entry.provider in ("", price.provider)
+        and entry.is_in_force(instant_ms)
+        and entry.holds(dimensions)
+        and entry.likeness(model) > 0
+    )
+
+
+def _since(entry: Entry) -> int:
+    return -1 if entry.since_ms is None else entry.since_ms
+
+
+def _precedence(entry: Entry) -> tuple[object, ...]:
+    """What the more particular of two lines is judged by: its conditions, then its threshold, then its date."""
+    order = ("batch", "service_tier", "context_level", "size", "quality")
+    return (*(name in entry.conditions for name in order), entry.above, _since(entry))
+
+
+def _times(prices: Mapping[str, Price], factor: Decimal | None, counted: tuple[str, ...]) -> dict[str, Price]:
+    """Return prices multiplied, all or those of some parts."""
+    if factor is None or factor == 1:
+        return dict(prices)
+    with localcontext(prec=_FACTOR_DIGITS):
+        return {
+            part: replace(price, value=round(price.value * factor, 12)) if not counted or part in counted else price
+            for part, price in prices.items()
+        }
+
+
+def _listed(kind: str, model: str | None, dimensions: Dimensions, above: int, price: Price) -> Listed:
+    values = {name: dimensions.get(name) for name in PRICE_DIMENSIONS[1:]}
+    return Listed(
+        price.provider,
+        model,
+        kind,
+        price.part,
+        _text(values["service_tier"]),
+        bool(values["batch"]) or None,
+        None if above < 0 else above,
+        _text(values["size"]),
+        _text(values["quality"]),
+        _text(values["context_level"]),
+        price.unit,
+        price.value,
+        price.free or None,
+        price.since_ms,
+        price.until_ms,
+        price.source,
+        price.checked,
+    )
+
+
+def _listed_entry(file: str, kind: str, entry: Entry) -> Listed:
+    conditions = entry.conditions
+    return Listed(
+        entry.provider or None,
+        " ".join(entry.models) or None,
+        kind,
+        entry.counted[0],
+        _text(conditions.get("service_tier")),
+        None if "batch" not in conditions else bool(conditions["batch"]),
+        None if entry.above < 0 else entry.above,
+        _text(conditions.get("size")),
+        _text(conditions.get("quality")),
+        _text(conditions.get("context_level")),
+        entry.unit,
+        entry.price or Decimal(0),
+        entry.free or None,
+        entry.since_ms,
+        entry.until_ms,
+        entry.source or file,
+        entry.checked or None,
+    )
+
+
+def _text(value: str | bool | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def built_in() -> str:
+    """Return the text of our own price file."""
+    return files("tallybook.prices").joinpath("builtin.csv").read_text()
+
+
+def load(directory: Path, operator: Path | str | None, *, list_prices: bool = True) -> PriceBook:
+    """Read a book.
+
+    Args:
+        directory: the data directory, where newer library data may be.
+        operator: the operator's file; or the text of one that stands in for it.
+        list_prices: whether what the operator's file does not price has the providers' list prices.
+
+    Raises:
+        CommandFailed: a file cannot be read, or has faults.
+    """
+    if isinstance(operator, Path):
+        try:
+            text, name = operator.read_text(), str(operator)
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandFailed(f"cannot read the price file {operator}: {error}") from error
+    else:
+        text, name = operator or "", "the price file"
+    own = built_in() if list_prices else ""
+    library = Library(directory) if list_prices else None
+    seen = "\0".join((text, own, library.data.digest if library else ""))
+    digest = hashlib.blake2b(seen.encode(), digest_size=8).hexdigest()
+    return PriceBook(read(text, name) if text.strip() else [], read(own, "built-in") if own else [], library, digest)

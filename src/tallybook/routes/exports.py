@@ -1,0 +1,161 @@
+"""Exports: charges as FOCUS or as OpenAI's dashboard has them, raw events to be imported again; streamed."""
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Final, Literal, cast
+
+import pyarrow as pa
+from starlette.concurrency import iterate_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from tallybook.clock import now_s
+from tallybook.export.charge import Charge
+from tallybook.export.dashboard import SCHEMA as DASHBOARD
+from tallybook.export.dashboard import dashboard_batches
+from tallybook.export.files import CONTENT_TYPES, Format, stream
+from tallybook.export.focus import FOCUS, focus_batches, schema
+from tallybook.export.usage import usage_batches, usage_schema
+from tallybook.keys import Scope
+from tallybook.kinds import KINDS
+from tallybook.money import to_decimal
+from tallybook.parts import PARTS, line_item
+from tallybook.query import Query
+from tallybook.routes.context import Context, authorize, context
+from tallybook.routes.single import choice, single, window
+from tallybook.store.charges import DETAILS
+from tallybook.store.protocol import CostRow, Line
+from tallybook.timegrid import COST_WIDTHS, DAY_S, floor_s
+
+_FORMATS: Final = ("csv", "parquet")
+_WIDTHS: Final = ("1d", "1h")
+_SCHEMAS: Final = ("focus-1.4", *(f"focus-{version}" for version in FOCUS if version != "1.4"), "openai")
+_ROWS_MAX: Final = 10_000_000
+"""Charges of one day; they are in memory at once."""
+
+
+async def costs_export(request: Request) -> Response:
+    """Stream what usage cost: a row for each period, part, price and who used it."""
+    key = authorize(request, Scope.READ)
+    app = context(request)
+    known = ("start_time", "end_time", "format", "schema", "bucket_width")
+    given = single(request.query_params.multi_items(), known)
+    now = now_s() + 1
+    start_s, end_s = _used_window(app, given, key.organization_id, now)
+    name = choice(given, "schema", _SCHEMAS)
+    width_s = COST_WIDTHS[choice(given, "bucket_width", _WIDTHS)].seconds
+    charges = _charges(app, key.organization_id, floor_s(start_s, width_s), end_s, width_s, now)
+    if name == "openai":
+        columns, batches = DASHBOARD, dashboard_batches(charges)
+    else:
+        version = name.removeprefix("focus-")
+        columns, batches = schema(version), focus_batches(charges, version)
+    return _answer(
+        app, f"costs-{name}", start_s, end_s, batches, columns, cast("Format", choice(given, "format", _FORMATS))
+    )
+
+
+async def usage_export(request: Request) -> Response:
+    """Stream stored events, such that importing them makes the same store."""
+    key = authorize(request, Scope.READ)
+    app = context(request)
+    parameters = [(name.removesuffix("[]"), value) for name, value in request.query_params.multi_items()]
+    named = [kind for name, value in parameters if name == "kinds" for kind in value.split(",")]
+    for kind in named:
+        choice({"kinds": kind}, "kinds", tuple(KINDS))
+    others = (parameter for parameter in parameters if parameter[0] != "kinds")
+    given = single(others, ("start_time", "end_time", "format"))
+    start_s, end_s = window(given, now_s() + 3_601)  # events may lie an hour ahead
+    kinds = list(dict.fromkeys(named)) or list(KINDS)
+    rows = app.store.events(key.organization_id, start_s, end_s, kinds)
+    format_ = cast("Format", choice(given, "format", _FORMATS))
+    return _answer(app, "usage", start_s, end_s, usage_batches(rows), usage_schema(), format_)
+
+
+def _used_window(app: Context, given: dict[str, str], organization_id: str, now: int) -> tuple[int, int]:
+    """Return the window from the first day on that anything was used, which may be empty: days before have no costs."""
+    start_s, end_s = window(given, now)
+    used = app.store.days(organization_id, 0, end_s)
+    return (max(start_s, used[0]), max(end_s, used[0])) if used else (end_s, end_s)
+
+
+def _charges(app: Context, organization_id: str, start_s: int, end_s: int, width_s: int, now: int) -> Iterator[Charge]:
+    """Yield charges in order of time, a day in memory at once."""
+    fields = app.settings.line_item_names == "fields"
+    while start_s < min(end_s, now):
+        day_end_s = min(floor_s(start_s, DAY_S) + DAY_S, end_s)
+        query = Query(organization_id, start_s, day_end_s, width_s, now, rows_max=_ROWS_MAX)
+        for row in app.store.charges(query):
+            end = min(floor_s(row.start_s, width_s) + width_s, day_end_s)
+            yield _charge(app, organization_id, row, end, fields=fields)
+        start_s = day_end_s
+
+
+def _charge(app: Context, organization_id: str, row: CostRow, end_s: int, *, fields: bool) -> Charge:
+    *values, line = row.group
+    assert isinstance(line, Line)
+    named = dict(zip(DETAILS, values, strict=True))
+    part = PARTS[line.part]
+    rate = app.store.rate(row.rate_id)
+    priced = "storage" if part.name == "free_storage" else part.name
+    price = next((price for price in rate.prices if price.part == priced), None) if rate else None
+    terms = [(name, str(value)) for name in ("size", "quality", "context_level") if (value := named[name]) is not None]
+    if price and price.above >= 0:
+        terms.append(("above_input_tokens", str(price.above)))
+    return Charge(
+        row.start_s,
+        end_s,
+        organization_id,
+        str(named["kind"]),
+        part.name,
+        line_item(part, line.model, fields=fields),
+        _text(named["project_id"]),
+        _text(named["user_id"]),
+        _text(named["api_key_id"]),
+        _text(named["model"]),
+        _text(named["service_tier"]),
+        None if named["batch"] is None else bool(named["batch"]),
+        _text(named["api_source"]),
+        None if row.quantity is None else Decimal(row.quantity),
+        part.quantity_unit,
+        to_decimal(row.amount),
+        price.value if price else None,
+        price.unit if price else None,
+        price.provider if price else None,
+        rate.book_id if rate else None,
+        row.rate_id,
+        tuple(terms),
+    )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _answer(
+    app: Context,
+    name: str,
+    start_s: int,
+    end_s: int,
+    batches: Iterable[pa.RecordBatch],
+    columns: pa.Schema,
+    format_: Literal["csv", "parquet"],
+) -> Response:
+    async def pieces() -> AsyncIterator[bytes]:
+        async with app.exports:
+            async for piece in iterate_in_threadpool(stream(batches, columns, format_)):
+                yield piece
+
+    first, last = (datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d") for instant in (start_s, end_s - 1))
+    file = f"tallybook-{name}-{first}-{last}.{format_}"
+    return StreamingResponse(
+        pieces(), media_type=CONTENT_TYPES[format_], headers={"content-disposition": f'attachment; filename="{file}"'}
+    )
+
+
+routes = [
+    Route("/v1/organization/costs/export", costs_export, methods=["GET"]),
+    Route("/v1/organization/usage/export", usage_export, methods=["GET"]),
+]
