@@ -326,7 +326,7 @@ def test_a_command_without_a_server_charges_by_the_prices_of_the_settings(tmp_pa
     data.mkdir()
     run("import", events, "--data", data, env={"TALLYBOOK_PRICE_FILE": str(file)})
     assert "2.00" in words("costs", *WINDOW, "--data", data)[0]
-    (tmp_path / "tallybook.toml").write_text('prices = "prices.csv"\norganization = "org-default"\n')
+    (tmp_path / "tallybook.toml").write_text('price-file = "prices.csv"\norganization = "org-default"\n')
     assert "2" in run("prices", "show", "house", "--data", data, cwd=tmp_path)
     assert "has no price of its own" in run("prices", "show", "house", "--data", data, code=1)
 

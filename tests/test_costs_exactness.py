@@ -7,6 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -827,17 +828,17 @@ def test_a_price_that_has_ended_is_none_and_no_earlier_one_comes_back(priced: Pr
         assert [(row["since"], row["quantity"]) for row in unpriced(api)] == [(EDGE_S + DAY_S, 1)]
 
 
-def test_cached_tokens_without_a_price_of_their_own_are_input(priced: Priced) -> None:
-    """Cached audio and images are cached input first, and input where that has no price either."""
+def test_cached_tokens_without_a_price_of_their_own_cost_what_cached_or_uncached_ones_do(priced: Priced) -> None:
+    """Cached audio costs what cached input does, and where that has no price what uncached audio does; images alike."""
     event: Event = {"kind": "completions", "timestamp": EDGE_S, "model": "m", "input_tokens": 30}
     event |= {"input_cached_tokens": 30, "input_cached_audio_tokens": 10, "input_cached_image_tokens": 10}
     event |= {"input_audio_tokens": 10}
     prices = "model,counted,unit,price\nm,input,token,1\nm,image_input,token,100\nm,audio_input,token,10000\n"
-    for text, each in ((prices, 1), (prices + "m,cached_input,token,0.5\n", Fraction(1, 2))):
+    for text, total in ((prices, 10 + 1_000 + 100_000), (prices + "m,cached_input,token,0.5\n", 15)):
         priced.read(text)
         with fresh(priced.server) as api:
             assert send(api, [event]).json()["accepted"] == 1
-            assert amounts(ask_costs(api, CostQuestion(EDGE_S, EDGE_S + 60, "1m"))) == [30 * each * ATTO]
+            assert amounts(ask_costs(api, CostQuestion(EDGE_S, EDGE_S + 60, "1m"))) == [total * ATTO]
 
 
 def test_a_day_of_storage_is_its_minutes_also_when_the_price_changes_within(priced: Priced) -> None:
@@ -933,6 +934,45 @@ def test_a_price_of_nothing_is_a_price_and_no_price_is_no_amount(priced: Priced)
         assert quantity == 5
         (row,) = unpriced(api)
         assert (row["model"], row["line_item"], row["quantity"], row["events"]) == ("riddle", "riddle, input", 5, 1)
+
+
+def test_storage_without_a_price_is_listed_with_what_was_held(priced: Priced) -> None:
+    """Two GiB for two days, the second of them at a price."""
+    priced.read("kind,counted,unit,price,from\nvector_stores,storage,GiB-day,1,2025-06-11\n")
+    level: Event = {"kind": "vector_stores", "vector_store_id": "v", "usage_bytes": 2**31, "timestamp": EDGE_S}
+    with fresh(priced.server) as api:
+        assert send(api, [level, level | {"timestamp": EDGE_S + 2 * DAY_S, "usage_bytes": 0}]).json()["accepted"] == 2
+        assert amounts(ask_costs(api, CostQuestion(EDGE_S, EDGE_S + 3 * DAY_S))) == [0, 2 * ATTO, 0]
+        (row,) = exactly(api.get(f"{COSTS}/unpriced"))["data"]
+        told = ("kind", "line_item", "quantity", "quantity_unit", "since")
+        assert [row[name] for name in told] == ["vector_stores", STORAGE, 48, STORAGE_UNIT, EDGE_S]
+
+
+def test_prices_that_change_while_events_come_charge_each_by_one_of_them(priced: Priced) -> None:
+    """Never by a mixture: both parts of an event are of the same file, and what comes after an answer is by it."""
+    prices = "model,counted,unit,price\nm,input,token,{}\nm,output,token,{}\n"
+    event: Event = {"kind": "completions", "model": "m", "input_tokens": 1, "output_tokens": 1, "timestamp": EDGE_S}
+    priced.read(prices.format(1, 10))
+    with fresh(priced.server) as api, ThreadPoolExecutor() as pool:
+        key = api.headers["authorization"].removeprefix("Bearer ")
+
+        def post(lane: int) -> None:
+            with priced.server.http(key) as mine:
+                for number in range(25):
+                    assert send(mine, [event | {"user_id": f"{lane}-{number}"}]).json()["accepted"] == 1
+
+        lanes = [pool.submit(post, lane) for lane in range(4)]
+        for turn in range(6):
+            priced.read(prices.format(*((1, 10) if turn % 2 else (100, 1_000))))
+        for lane in lanes:
+            lane.result(60)
+        ((_, _, results),) = ask_costs(api, CostQuestion(EDGE_S, EDGE_S + 60, "1m", ("user_id",)))
+        assert len(results) == 100
+        assert {atto for _, atto, _, _ in results} <= {11 * ATTO, 1_100 * ATTO}
+        priced.read(prices.format(5, 50))
+        assert send(api, [event | {"user_id": "after"}]).json()["accepted"] == 1
+        ((_, _, results),) = ask_costs(api, CostQuestion(EDGE_S, EDGE_S + 60, "1m", ("user_id",)))
+        assert [atto for key, atto, _, _ in results if ("user_id", "after") in key] == [55 * ATTO]
 
 
 def test_other_prices_change_nothing_of_what_was_charged(priced: Priced) -> None:

@@ -1,7 +1,7 @@
 """Costs that a person can work out: each case says which price it takes, from where, and how often.
 
-The sources are the pages of the providers; their prices are taken as the library genai-prices 0.2.3 has read them, or
-from our own notes on list prices where it has none (images, speech by size, storage, sessions).
+The sources are the pages of the providers. Their prices are taken as the library genai-prices 0.2.3 has read them, and
+where it has none (images, embeddings, storage, sessions, moderation) as they have long been published.
 """
 
 from collections.abc import Iterator, Sequence

@@ -214,6 +214,18 @@ def test_a_missing_file_is_refused_and_the_running_book_stays(operator: Operator
         operator.file.with_suffix(".away").rename(operator.file)
 
 
+@pytest.mark.parametrize("text", ["", "\n", "# to be written\n"], ids=["empty", "blank", "comment"])
+def test_a_file_without_a_header_is_no_file(text: str, operator: Operator) -> None:
+    """Such as one that an editor is just saving: its prices must not be gone for the events of that moment."""
+    reloaded(operator, GOOD)
+    operator.file.write_text(text)
+    with operator.server.http() as api:
+        answer = api.post(f"{COSTS}/prices/reload")
+    assert answer.status_code == 400, answer.text
+    assert "line 1" in answer.json()["error"]["message"]
+    assert spent(operator) == 6
+
+
 def test_a_changed_file_is_noticed_by_itself(operator: Operator) -> None:
     """Within ten seconds, and asked for nothing; a bad one changes nothing and stops nothing."""
     book = reloaded(operator, GOOD)["book"]

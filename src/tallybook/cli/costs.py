@@ -138,8 +138,8 @@ def unpriced(
     console().print(table)
     day = show(floor_s(min(entry["since"] for entry in found), DAY_S), "1d")
     errors().print(
-        "To charge it: give it prices in the file that the setting 'prices' names, try the file with 'tallybook prices "
-        f"check FILE', then 'tallybook costs rerate --from {day} --dry-run'."
+        "To charge it: give it prices in the file that the setting 'price-file' names, try the file with "
+        f"'tallybook prices check FILE', then 'tallybook costs rerate --from {day} --dry-run'."
     )
 
 

@@ -156,7 +156,7 @@ def _unpriced(name: str, missing: list[dict[str, Any]]) -> Finding:
         name,
         "warn",
         f"unpriced: {', '.join(models[:_NAMED_MAX])}{others}, since {since}; it is in no amount. Give it prices in the "
-        f"file that the setting 'prices' names, 0 if it is free, then 'tallybook costs rerate --from {since} "
+        f"file that the setting 'price-file' names, 0 if it is free, then 'tallybook costs rerate --from {since} "
         f"--organization {name}'; see 'tallybook costs unpriced --organization {name}'",
     )
 

@@ -1,9 +1,10 @@
 """``tallybook prices``: what the price book says, price files tried before they are used, newer list prices."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Annotated, Any, Final
 
 import cyclopts
@@ -21,7 +22,6 @@ from tallybook.errors import CommandFailed
 from tallybook.kinds import KINDS
 from tallybook.lock import running
 from tallybook.parts import PARTS_OF
-from tallybook.prices import library
 from tallybook.prices.file import Entry, FaultyPrices, read
 
 prices = cyclopts.App(name="prices", help="Show prices, try price files, fetch newer list prices.")
@@ -105,7 +105,7 @@ def show_(
     if all(entry["kind"] in _TOOLS for entry in found):
         raise CommandFailed(
             f"{plain(model)} has no price of its own {f'at {at}' if at else 'now'}: what it is used for is unpriced; "
-            "give it prices in the file that the setting 'prices' names"
+            "give it prices in the file that the setting 'price-file' names"
         )
     if as_json:
         print_json_lines(found)
@@ -136,8 +136,9 @@ def check(
             errors().print(plain(f"{name}: {fault}"), markup=False)
         errors().print(f"{len(faulty.faults)} faults; the file would be refused whole.", style="red")
         sys.exit(1)
-    models = {model for entry in entries for model in entry.models}
-    print(f"{name}: {len(entries):,} entries for {len(models):,} models, no fault.")
+    models = {entry.model for entry in entries if entry.model}
+    lines = {entry.line for entry in entries}
+    print(f"{name}: {len(lines):,} entries for {len(models):,} models, no fault.")
 
 
 @prices.command
@@ -162,7 +163,8 @@ def update(
     is_running = running(data) is not None
     now = now_s()
     before = _in_force(_ask(target, now)["data"], now) if is_running else {}
-    fetched = library.update(data, source)
+    update_library: Callable[[Path, str | None], Any] = resolve_name("tallybook.prices.library:update")  # slow to load
+    fetched = update_library(data, source)
     print(f"List prices of {fetched.models:,} models, {fetched.version}, are in {data}.")
     if is_running:
         with connect(target, exact=True) as client:

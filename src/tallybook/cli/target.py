@@ -8,11 +8,12 @@ its operator, so the command makes itself a key there, short-lived and revoked a
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Annotated, Any, Final
 
 import cyclopts
@@ -26,7 +27,6 @@ from tallybook.config import ADMIN_KEY_VARIABLE, DEFAULT_DATA, DEFAULT_ORGANIZAT
 from tallybook.errors import CommandFailed
 from tallybook.keys import ALL_SCOPES, KeyStore
 from tallybook.lock import running
-from tallybook.server import beside
 
 _KEY_LIFE_S: Final = 86_400
 _TIMEOUT_S: Final = 300
@@ -174,7 +174,7 @@ def connect(target: Target, *, may_found: bool = False, exact: bool = False) -> 
         return
     logs.configure("warning", "auto")
     with (
-        beside(_settings(target.data)) as url,
+        _beside(_settings(target.data)) as url,
         _as_operator(target) as key,
         _client(url, key, exact=exact) as client,
     ):
@@ -196,6 +196,12 @@ def _settings(data: Path) -> Settings:
 
     reader([], result_action="return_none")
     return replace(found, data=data)
+
+
+def _beside(settings: Settings) -> AbstractContextManager[str]:
+    """Start a server beside the command. What a server needs is loaded only here: most commands find one running."""
+    beside: Callable[[Settings], AbstractContextManager[str]] = resolve_name("tallybook.server:beside")
+    return beside(settings)
 
 
 @contextmanager

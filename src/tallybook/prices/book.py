@@ -10,7 +10,7 @@ put together from two. Where a price is missing nothing is made up.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal, localcontext
 from importlib.resources import files
 from itertools import product
@@ -67,19 +67,22 @@ class Listed(NamedTuple):
     checked: str | None
 
 
-@dataclass(frozen=True, slots=True)
 class _File:
-    name: str
-    entries: tuple[Entry, ...]
+    """The entries of a file, by usage kind: those that say what something costs, and factors."""
+
+    def __init__(self, name: str, entries: Iterable[Entry]) -> None:
+        self.name = name
+        self.entries = tuple(entries)
+        self.priced: dict[str, list[Entry]] = {kind: [] for kind in KINDS}
+        self.factors: dict[str, list[Entry]] = {kind: [] for kind in KINDS}
+        for entry in self.entries:
+            where = self.priced if entry.price is not None or entry.like else self.factors
+            where[entry.kind].append(entry)
 
     @property
-    def priced(self) -> Iterator[Entry]:
-        """Lines that say what something costs by themselves or by naming a model it costs as much as."""
-        return (entry for entry in self.entries if entry.price is not None or entry.like)
-
-    @property
-    def factors(self) -> Iterator[Entry]:
-        return (entry for entry in self.entries if entry.price is None and not entry.like)
+    def lines(self) -> int:
+        """How many lines have entries."""
+        return len({entry.line for entry in self.entries})
 
 
 class PriceBook:
@@ -96,8 +99,8 @@ class PriceBook:
         self, operator: Iterable[Entry], built_in: Iterable[Entry], library: Library | None, digest: str
     ) -> None:
         self.book_id = f"book_{digest}"
-        self._operator = _File("operator", tuple(operator))
-        self._built_in = _File("built-in", tuple(built_in))
+        self._operator = _File("operator", operator)
+        self._built_in = _File("built-in", built_in)
         self._library = library
         instants = {
             instant
@@ -113,10 +116,10 @@ class PriceBook:
         """Return the sources, the first to be asked first."""
         found = []
         if self._operator.entries:
-            found.append(Source("operator", "", len(self._operator.entries)))
+            found.append(Source("operator", "", self._operator.lines))
         if self._built_in.entries:
             newest = max(entry.checked for entry in self._built_in.entries)
-            found.append(Source("built-in", f"checked {newest}", len(self._built_in.entries)))
+            found.append(Source("built-in", f"checked {newest}", self._built_in.lines))
         if self._library:
             found.append(Source("library", self._library.data.version, self._library.data.models))
         return found
@@ -138,7 +141,7 @@ class PriceBook:
         dated = {
             instant
             for entry in entries
-            if kind.name in entry.kinds
+            if kind.name == entry.kind
             for instant in (entry.since_ms, entry.until_ms)
             if instant is not None and instant > 0
         }
@@ -209,11 +212,8 @@ class PriceBook:
         assert model is None or isinstance(model, str)
         fitting = [
             (likeness, entry)
-            for entry in file.priced
-            if kind in entry.kinds
-            and entry.is_in_force(instant_ms)
-            and entry.holds(dimensions)
-            and (likeness := entry.likeness(model))
+            for entry in file.priced[kind]
+            if entry.is_in_force(instant_ms) and entry.holds(dimensions) and (likeness := entry.likeness(model))
         ]
         best = max((likeness for likeness, _ in fitting), default=0)
         named = [entry for likeness, entry in fitting if likeness == best > 1]
@@ -292,8 +292,8 @@ class PriceBook:
         for file in files or (self._operator, self._built_in):
             fitting = [
                 entry
-                for entry in file.factors
-                if aspect in entry.conditions and _concerns(entry, kind, price, dimensions, instant_ms)
+                for entry in file.factors[kind]
+                if aspect in entry.conditions and _concerns(entry, price, dimensions, instant_ms)
             ]
             if fitting:
                 best = max(fitting, key=lambda entry: (entry.likeness(model), _since(entry)))
@@ -311,10 +311,10 @@ class PriceBook:
         for file, (part, price) in product((self._built_in, self._operator), prices.items()):
             fitting = [
                 entry
-                for entry in file.factors
+                for entry in file.factors[kind]
                 if not entry.conditions.keys() & {"service_tier", "batch"}
                 and (not entry.counted or part in entry.counted)
-                and _concerns(entry, kind, price, dimensions, instant_ms)
+                and _concerns(entry, price, dimensions, instant_ms)
             ]
             if fitting:
                 best = max(fitting, key=lambda entry: (entry.likeness(model), len(entry.counted), _since(entry)))
@@ -352,7 +352,7 @@ class PriceBook:
         entries = [
             entry
             for entry in (*self._operator.entries, *self._built_in.entries)
-            if kind.name in entry.kinds and any(entry.likeness(name) for name in names)
+            if kind.name == entry.kind and any(entry.likeness(name) for name in names)
         ]
         choices: dict[str, list[str | bool | None]] = {}
         for name in PRICE_DIMENSIONS[1:]:
@@ -370,9 +370,7 @@ class PriceBook:
     def listed(self, instant_ms: int) -> Iterator[Listed]:
         """Yield every line of both files, and the library's standard prices at an instant."""
         for file in (self._operator, self._built_in):
-            for entry in file.entries:
-                for kind in entry.kinds if entry.price is not None else ():
-                    yield _listed_entry(file.name, kind, entry)
+            yield from (_listed_entry(file.name, entry) for entry in file.entries if entry.price is not None)
         for provider, model in self._library.models() if self._library else ():
             for above, prices in lists.prices(provider, model, instant_ms) or ():
                 for price in prices.values():
@@ -394,12 +392,11 @@ def _aspects(dimensions: Dimensions) -> dict[str, str | bool]:
     return {} if tier == "default" else {"service_tier": str(tier)}
 
 
-def _concerns(entry: Entry, kind: str, price: Price, dimensions: Dimensions, instant_ms: int) -> bool:
+def _concerns(entry: Entry, price: Price, dimensions: Dimensions, instant_ms: int) -> bool:
     model = dimensions["model"]
     assert model is None or isinstance(model, str)
     return (
-        kind in entry.kinds
-        and entry.provider in ("", price.provider)
+        entry.provider in ("", price.provider)
         and entry.is_in_force(instant_ms)
         and entry.holds(dimensions)
         and entry.likeness(model) > 0
@@ -450,12 +447,12 @@ def _listed(kind: str, model: str | None, dimensions: Dimensions, above: int, pr
     )
 
 
-def _listed_entry(file: str, kind: str, entry: Entry) -> Listed:
+def _listed_entry(file: str, entry: Entry) -> Listed:
     conditions = entry.conditions
     return Listed(
         entry.provider or None,
-        " ".join(entry.models) or None,
-        kind,
+        entry.model or None,
+        entry.kind,
         entry.counted[0],
         _text(conditions.get("service_tier")),
         None if "batch" not in conditions else bool(conditions["batch"]),
@@ -493,15 +490,16 @@ def load(directory: Path, operator: Path | str | None, *, list_prices: bool = Tr
     Raises:
         CommandFailed: a file cannot be read, or has faults.
     """
-    if isinstance(operator, Path):
-        try:
-            text, name = operator.read_text(), str(operator)
-        except (OSError, UnicodeDecodeError) as error:
-            raise CommandFailed(f"cannot read the price file {operator}: {error}") from error
-    else:
-        text, name = operator or "", "the price file"
+    text, name = (_text_of(operator), str(operator)) if isinstance(operator, Path) else (operator, "the price file")
     own = built_in() if list_prices else ""
     library = Library(directory) if list_prices else None
-    seen = "\0".join((text, own, library.data.digest if library else ""))
+    seen = "\0".join((text or "", own, library.data.digest if library else ""))
     digest = hashlib.blake2b(seen.encode(), digest_size=8).hexdigest()
-    return PriceBook(read(text, name) if text.strip() else [], read(own, "built-in") if own else [], library, digest)
+    return PriceBook([] if text is None else read(text, name), read(own, "built-in") if own else [], library, digest)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandFailed(f"cannot read the price file {path}: {error}") from error

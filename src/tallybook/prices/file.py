@@ -60,13 +60,13 @@ _BOOLEANS: Final = {"": None, "true": True, "false": False}
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of a price file.
+    """What a line of a price file says of one model and usage kind.
 
     Attributes:
         line: its number in the file, from 1.
         provider: whose price it is; for a factor, whose prices it multiplies; empty for any.
-        models: names in lower case; ``*`` at the end stands for the rest. Empty: any model, or none.
-        kinds: usage kinds it holds for.
+        model: name in lower case; ``*`` at the end stands for the rest. Empty: any model, or none.
+        kind: the usage kind it holds for.
         counted: the parts it is for.
         conditions: dimension to the value it must have; a standard tier is ``default``.
         above: only requests with more input tokens than this; -1 for all.
@@ -76,15 +76,15 @@ class Entry:
         factor: multiplies other prices.
         like: the model whose prices hold.
         since_ms: first instant, Unix milliseconds; None: always.
-        until_ms: end, exclusive; None: until a later line of the same thing begins, or open.
+        until_ms: end, exclusive; None: open.
         source: where the price stands.
         checked: when somebody looked.
     """
 
     line: int
     provider: str
-    models: tuple[str, ...]
-    kinds: tuple[str, ...]
+    model: str
+    kind: str
     counted: tuple[str, ...]
     conditions: Mapping[str, str | bool]
     above: int
@@ -100,17 +100,14 @@ class Entry:
 
     def likeness(self, model: str | None) -> int:
         """Return how well the line fits a model: 0 not at all, 1 if it fits any, more the closer it names it."""
-        if not self.models:
+        if not self.model:
             return 1
         if not model:
             return 0
         name = model.lower()
-        fits = (
-            2 * len(known.removesuffix("*")) + (not known.endswith("*"))
-            for known in self.models
-            if (name.startswith(known[:-1]) if known.endswith("*") else name == known)
-        )
-        return 1 + max(fits, default=-1)
+        if self.model.endswith("*"):
+            return 2 * len(self.model) - 1 if name.startswith(self.model[:-1]) else 0
+        return 2 * len(self.model) + 2 if name == self.model else 0
 
     def holds(self, dimensions: Mapping[str, str | bool | None]) -> bool:
         """Whether an event with these dimensions satisfies its conditions."""
@@ -179,7 +176,7 @@ class _Wrong(ValueError):
 
 
 def read(text: str, name: str) -> list[Entry]:
-    """Return the entries of a price file, in its order.
+    """Return the entries of a price file, in the order of its lines.
 
     Args:
         text: its content.
@@ -192,13 +189,13 @@ def read(text: str, name: str) -> list[Entry]:
     entries: list[Entry] = []
     for line, row in _rows(text, faults):
         try:
-            entries.append(_entry(line, row))
+            entries += _entries(line, row)
         except _Wrong as wrong:
             faults.append(PriceFault(line, wrong.column, wrong.value, str(wrong)))
         if len(faults) >= _FAULTS_MAX:
             break
     if not faults:
-        _check_dates(entries, faults)
+        entries = _dated(entries, faults)
         _check_thresholds(entries, faults)
     if faults:
         raise FaultyPrices(name, sorted(faults)[:_FAULTS_MAX])
@@ -253,7 +250,7 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in next(csv.reader([line], strict=True))]
 
 
-def _entry(line: int, row: Mapping[str, str]) -> Entry:
+def _entries(line: int, row: Mapping[str, str]) -> list[Entry]:
     if row["currency"].lower() not in ("", CURRENCY):
         raise _Wrong("currency", row["currency"], f"prices are in {CURRENCY}; convert {row['currency']}")
     refers = bool(row["factor"] or row["like"])
@@ -273,8 +270,8 @@ def _entry(line: int, row: Mapping[str, str]) -> Entry:
     entry = Entry(
         line,
         row["provider"],
-        models,
-        kinds,
+        "",
+        "",
         counted,
         _conditions(row, kinds),
         _above(row, kinds),
@@ -288,14 +285,18 @@ def _entry(line: int, row: Mapping[str, str]) -> Entry:
         row["source"],
         row["checked"],
     )
-    if not refers:
-        return replace(entry, price=_price(row, counted[0]), free=_free(row, counted[0]))
-    for column in ("price", "unit", "free", "above_input_tokens"):
-        if row[column]:
-            raise _Wrong(column, row[column], f"a line with factor or like refers to other prices; leave out {column}")
-    if row["like"] and not models:
-        raise _Wrong("model", "", "the model that is priced like another is missing; name it")
-    return replace(entry, factor=_decimal(row, "factor") if row["factor"] else Decimal(1))
+    if refers:
+        for column in ("price", "unit", "free", "above_input_tokens"):
+            if row[column]:
+                raise _Wrong(
+                    column, row[column], f"a line with factor or like refers to other prices; leave out {column}"
+                )
+        if row["like"] and not models:
+            raise _Wrong("model", "", "the model that is priced like another is missing; name it")
+        entry = replace(entry, factor=_decimal(row, "factor") if row["factor"] else Decimal(1))
+    else:
+        entry = replace(entry, price=_price(row, counted[0]), free=_free(row, counted[0]))
+    return [replace(entry, model=model, kind=kind) for model in dict.fromkeys(models) or ("",) for kind in kinds]
 
 
 def _counted(row: Mapping[str, str], *, required: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -433,21 +434,24 @@ _Thing = tuple[object, ...]
 def _things(entry: Entry) -> Iterable[_Thing]:
     conditions = tuple(sorted(entry.conditions.items()))
     refers = (entry.like is not None, entry.provider) if entry.price is None else ()
-    for kind in entry.kinds:
-        for model in entry.models or ("",):
-            for part in entry.counted or ("",):
-                yield (kind, model, part, conditions, refers)
+    for part in entry.counted or ("",):
+        yield (entry.kind, entry.model, part, conditions, refers)
 
 
-def _check_dates(entries: list[Entry], faults: list[PriceFault]) -> None:
-    """The prices of one thing follow each other without overlap or gap; an open one ends where the next begins."""
-    same: defaultdict[_Thing, list[Entry]] = defaultdict(list)
-    for entry in entries:
+def _dated(entries: list[Entry], faults: list[PriceFault]) -> list[Entry]:
+    """Return entries of which an open one ends where the next of the same thing begins.
+
+    The prices of one thing follow each other without overlap or gap.
+    """
+    same: defaultdict[_Thing, list[int]] = defaultdict(list)
+    for number, entry in enumerate(entries):
         for thing in _things(entry):
-            same[(*thing, entry.above)].append(entry)
-    for dated in same.values():
-        dated.sort(key=lambda entry: -1 if entry.since_ms is None else entry.since_ms)
-        for before, after in pairwise(dated):
+            same[(*thing, entry.above)].append(number)
+    dated = list(entries)
+    for numbers in same.values():
+        numbers.sort(key=lambda number: -1 if (since := entries[number].since_ms) is None else since)
+        for number, following in pairwise(numbers):
+            before, after = entries[number], entries[following]
             starts, ends = after.since_ms, before.until_ms
             message = None
             if starts is None or starts == before.since_ms or (ends is not None and ends > starts):
@@ -460,9 +464,12 @@ def _check_dates(entries: list[Entry], faults: list[PriceFault]) -> None:
                     f"there is no price from {_date(ends)}, where line {before.line} ends, until {_date(starts)}; "
                     "close the gap, or say what it cost in between"
                 )
+            else:
+                dated[number] = replace(dated[number], until_ms=starts)
             if message:
                 faults.append(PriceFault(after.line, "from", _date(starts), message))
     faults[:] = list(dict.fromkeys(faults))
+    return dated
 
 
 def _check_thresholds(entries: list[Entry], faults: list[PriceFault]) -> None:

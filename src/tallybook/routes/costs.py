@@ -177,7 +177,7 @@ async def rerate(request: Request) -> Response:
 
 def _days(app: Context, organization_id: str, start_s: int, end_s: int) -> Iterable[int]:
     """Return the days of a window from the first that anything was used on; what is held costs on all that follow."""
-    used = app.store.days(organization_id, 0, min(end_s, INSTANT_MAX_S))
+    used = app.store.days(organization_id, 0, min(-floor_s(-end_s, DAY_S), INSTANT_MAX_S))
     if not used:
         return ()
     return range(max(floor_s(start_s, DAY_S), used[0]), min(end_s, max(now_s(), used[-1]) + DAY_S), DAY_S)

@@ -25,6 +25,8 @@ _DAY: Final = (
 )
 _ENDLESS: Final = 2**63 - 1
 
+Schedule = list[tuple[int, Rate | None]]
+"""Since when, Unix milliseconds, which rate."""
 RateOf = Callable[[int], Rate | None]
 Costs = Callable[[duckdb.DuckDBPyConnection, RateOf], list[CostRow]]
 """What the day costs by line item, as a connection sees it, with a way to look up rates by number."""
@@ -57,9 +59,11 @@ def rerate(
     connection.begin()
     try:
         numbers = _Numbers(connection, rates, is_lasting=not dry_run)
-        before = costs(connection, numbers.get)
-        changed = _charge_events(connection, numbers, organization_id, day_s, book)
-        changed += _charge_levels(connection, numbers, organization_id, day_s, book)
+        changes = _event_changes(connection, numbers, organization_id, day_s, book)
+        schedule = _level_changes(connection, numbers, organization_id, day_s, book)
+        before = costs(connection, numbers.get) if changes or schedule else []
+        changed = _apply(connection, numbers, changes, day_s) if changes else 0
+        changed += _reschedule(connection, numbers, organization_id, day_s, schedule) if schedule else 0
         if changed:
             maintenance.make_day_anew(connection, day_s, organization_id)
             change = _difference(day_s, changed, before, costs(connection, numbers.get))
@@ -119,10 +123,10 @@ class _Change(NamedTuple):
     is_reported: bool
 
 
-def _charge_events(
+def _event_changes(
     connection: duckdb.DuckDBPyConnection, numbers: _Numbers, organization_id: str, day_s: int, book: Book
-) -> int:
-    """Give the events of a day the rates of a book where these charge something else; return how many."""
+) -> list[_Change]:
+    """Return which events of a day a book charges something else."""
     found = connection.execute(
         f"""SELECT DISTINCT series_id, rate_id, kind, cost IS NOT NULL, {", ".join(DIMENSIONS)}
             FROM events JOIN series USING (series_id) WHERE {_DAY} AND organization_id = $organization_id""",
@@ -142,7 +146,7 @@ def _charge_events(
                 for rule, bounds in _bounded(rules)
                 if not numbers.charges_as(rate_id, rule.rate)
             )
-    return _apply(connection, numbers, changes, day_s) if changes else 0
+    return changes
 
 
 def _bounded(rules: tuple[Rule, ...]) -> list[tuple[Rule, tuple[int, int, int, int]]]:
@@ -157,6 +161,7 @@ def _bounded(rules: tuple[Rule, ...]) -> list[tuple[Rule, tuple[int, int, int, i
 
 
 def _apply(connection: duckdb.DuckDBPyConnection, numbers: _Numbers, changes: list[_Change], day_s: int) -> int:
+    """Give events their new rates; return how many."""
     new = numbers.of([change.rate for change in changes])
     fractions = [(change.rate.fraction if change.rate else None) or (None, None) for change in changes]
     table = pa.table(
@@ -192,30 +197,35 @@ def _apply(connection: duckdb.DuckDBPyConnection, numbers: _Numbers, changes: li
     return int(changed[0])
 
 
-def _charge_levels(
+def _level_changes(
     connection: duckdb.DuckDBPyConnection, numbers: _Numbers, organization_id: str, day_s: int, book: Book
-) -> int:
-    """Give what is held on a day the rates of a book; return how many changes of a price that makes."""
+) -> Schedule:
+    """Return the rates of a book for what is held on a day, if they charge something else."""
     rows = timeline(connection, organization_id)
     if not rows:
-        return 0
-    start_ms, end_ms = day_s * 1000, (day_s + DAY_S) * 1000
-    wanted = during(book.schedule(LEVEL), start_ms, end_ms)
-    present = during(rows, start_ms, end_ms)
-    if len(wanted) == len(present) and all(
+        return []
+    wanted = during(book.schedule(LEVEL), day_s * 1000, (day_s + DAY_S) * 1000)
+    present = during(rows, day_s * 1000, (day_s + DAY_S) * 1000)
+    is_same = len(wanted) == len(present) and all(
         since == was_since and numbers.charges_as(number, rate)
         for (since, rate), (was_since, number) in zip(wanted, present, strict=True)
-    ):
-        return 0
-    new = numbers.of([rate for _, rate in wanted])
-    after = during(rows, end_ms, end_ms + 1)
+    )
+    return [] if is_same else wanted
+
+
+def _reschedule(
+    connection: duckdb.DuckDBPyConnection, numbers: _Numbers, organization_id: str, day_s: int, schedule: Schedule
+) -> int:
+    """Put the rates of a day into the timeline; what holds after it goes on. Return how many there are."""
+    start_ms, end_ms = day_s * 1000, (day_s + DAY_S) * 1000
+    after = during(timeline(connection, organization_id), end_ms, end_ms + 1)
+    new = numbers.of([rate for _, rate in schedule])
     connection.execute(
-        """DELETE FROM level_rates
-           WHERE organization_id = ? AND epoch_ms(since) >= ? AND epoch_ms(since) <= ?""",
+        "DELETE FROM level_rates WHERE organization_id = ? AND epoch_ms(since) >= ? AND epoch_ms(since) <= ?",
         [organization_id, start_ms, end_ms],
     )
-    keep(connection, organization_id, [*((since, new[rate]) for since, rate in wanted), *after])
-    return len(wanted)
+    keep(connection, organization_id, [*((since, new[rate]) for since, rate in schedule), *after])
+    return len(schedule)
 
 
 def _difference(day_s: int, changed: int, before: list[CostRow], after: list[CostRow]) -> DayChange:

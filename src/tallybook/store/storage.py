@@ -66,12 +66,12 @@ def held(query: Query, names: tuple[str, ...], fetch: Fetch, rates: Callable[[in
         found += _charged(rows, "storage", rates)
     if not query.filters.keys() - {"line_item"} and (lines is None or "free_storage" in lines):
         nobody = (None,) * len(names)
-        for rate_id, free_bytes in _free(used, rates):
-            rows = [
-                (start_s, *nobody, "", rate_id, -byte_ms)
-                for start_s, byte_ms in fetch(*_least(query, edges, rate_id, free_bytes))
-            ]
-            found += _charged(rows, "free_storage", rates)
+        rows = [
+            (start_s, *nobody, "", rate_id, -byte_ms)
+            for rate_id, free_bytes in _free(used, rates)
+            for start_s, byte_ms in fetch(*_least(query, edges, rate_id, free_bytes))
+        ]
+        found += _charged(sorted(rows, key=lambda row: row[0]), "free_storage", rates)
     return [row for row in found if row.start_s >= query.start_s]
 
 
@@ -82,35 +82,46 @@ def _price(rates: Callable[[int], Rate | None], number: int) -> Price:
 
 
 def _charged(rows: Iterable[tuple[Any, ...]], part: str, rates: Callable[[int], Rate | None]) -> list[Held]:
-    """Charge rows of start, dimensions, store, rate, byte-milliseconds; in order of time."""
-    reached: defaultdict[tuple[Any, ...], int] = defaultdict(int)
+    """Charge rows of start, dimensions, store, rate, byte-milliseconds; in order of time.
+
+    What a store has come to since the day's start is rounded, whatever its prices were: so a bucket is what its parts
+    are, also where the price changes within it.
+    """
+    reached: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0])
     sums: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0])
-    fractions: dict[int, tuple[int, int]] = {}
+    weights: dict[int, int] = {}
     for start_s, *group, store, rate_id, byte_ms in rows:
-        if rate_id not in fractions:
-            fractions[rate_id] = _fraction(_price(rates, rate_id)) if rate_id else (0, 1)
-        numerator, denominator = fractions[rate_id]
-        of_day = (start_s // DAY_S, *group, store, rate_id)
-        before = reached[of_day]
-        after = reached[of_day] = before + byte_ms
+        if rate_id not in weights:
+            weights[rate_id] = _weight(_price(rates, rate_id)) if rate_id else 0
+        so_far = reached[(start_s // DAY_S, *group, store)]
         total = sums[start_s, tuple(group), rate_id]
-        total[0] += _rounded(after, UNIT, BYTE_MS) - _rounded(before, UNIT, BYTE_MS)
-        total[1] += _rounded(after, numerator, denominator) - _rounded(before, numerator, denominator)
+        for place, (added, unit, whole) in enumerate(
+            ((byte_ms, UNIT, BYTE_MS), (byte_ms * weights[rate_id], 1, _HOURS * BYTE_MS))
+        ):
+            before = so_far[place]
+            so_far[place] += added
+            total[place] += _rounded(so_far[place] * unit, whole) - _rounded(before * unit, whole)
     return [
         Held(start_s, group, part, rate_id, quantity, amount)
         for (start_s, group, rate_id), (quantity, amount) in sums.items()
     ]
 
 
-def _rounded(byte_ms: int, numerator: int, denominator: int) -> int:
-    """Half up; what is free is the negative of what it would cost."""
-    rounded = half_up(abs(byte_ms) * numerator, denominator)
-    return rounded if byte_ms >= 0 else -rounded
+_HOURS: Final = 24
+"""Prices are for hours or for days: as fractions they all have this denominator, besides that of a GiB-hour."""
 
 
-def _fraction(price: Price) -> tuple[int, int]:
+def _weight(price: Price) -> int:
+    """Return a price as 10^-18 dollars for a GiB and `_HOURS` hours."""
     numerator, hours = price.fraction
-    return numerator, hours * BYTE_MS
+    assert _HOURS % hours == 0
+    return numerator * (_HOURS // hours)
+
+
+def _rounded(numerator: int, denominator: int) -> int:
+    """Half up; what is free is the negative of what it would cost."""
+    rounded = half_up(abs(numerator), denominator)
+    return rounded if numerator >= 0 else -rounded
 
 
 _REPORTS: Final = """reports AS (
