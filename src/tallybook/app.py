@@ -140,6 +140,8 @@ async def _watch_prices(context: Context) -> None:
             _log.warning("prices changed, but are not in force yet")
         except CommandFailed as error:
             _log.error("prices refused; those in force stay", problem=str(error))
+        except Exception:
+            _log.exception("prices not read; those in force stay")
         context.metrics.price_files_refused.set(context.prices.problem is not None)
 
 

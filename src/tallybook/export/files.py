@@ -10,7 +10,7 @@ them as text.
 """
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Final, Literal
 
 import pyarrow as pa
@@ -32,7 +32,7 @@ Column = Any
 """A pyarrow array of any type; its stubs have no common name for what compute functions take and give."""
 
 
-def stream(batches: Iterable[pa.RecordBatch], schema: pa.Schema, format: Format) -> Iterator[bytes]:  # noqa: A002
+def stream(batches: Iterable[pa.RecordBatch], schema: pa.Schema, format: Format) -> Generator[bytes, None, None]:  # noqa: A002
     """Yield a file piece by piece, asking for no more batches than the next piece needs.
 
     Args:
@@ -53,7 +53,7 @@ def _pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             yield batch.slice(start, ROWS_MAX)
 
 
-def _csv(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[bytes]:
+def _csv(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Generator[bytes, None, None]:
     yield (",".join(schema.names) + "\n").encode()
     for piece in _pieces(batches):
         cells = [_text(column) for column in piece.columns]
@@ -119,7 +119,7 @@ class _Sink(io.RawIOBase):
         return taken
 
 
-def _parquet(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[bytes]:
+def _parquet(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Generator[bytes, None, None]:
     sink = _Sink()
     with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="snappy") as writer:
         for group in _groups(batches):

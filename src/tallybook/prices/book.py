@@ -9,9 +9,10 @@ put together from two. Where a price is missing nothing is made up.
 """
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from decimal import Decimal, localcontext
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
@@ -19,11 +20,12 @@ from typing import Final, NamedTuple
 
 from tallybook.errors import CommandFailed
 from tallybook.kinds import KINDS, UsageKind
+from tallybook.money import SCALE
 from tallybook.parts import PARTS, PARTS_OF
 from tallybook.prices import library as lists
 from tallybook.prices.file import Entry, read, standard_tier
 from tallybook.prices.library import Classes, Library
-from tallybook.rate import Price, Rate, Rule
+from tallybook.rate import UNITS, Price, Rate, Rule
 from tallybook.timegrid import DAY_S
 
 PRICE_DIMENSIONS: Final = ("model", "service_tier", "batch", "size", "quality", "context_level")
@@ -73,11 +75,21 @@ class _File:
     def __init__(self, name: str, entries: Iterable[Entry]) -> None:
         self.name = name
         self.entries = tuple(entries)
-        self.priced: dict[str, list[Entry]] = {kind: [] for kind in KINDS}
         self.factors: dict[str, list[Entry]] = {kind: [] for kind in KINDS}
+        self._named: defaultdict[tuple[str, str], list[Entry]] = defaultdict(list)
+        self._general: dict[str, list[Entry]] = {kind: [] for kind in KINDS}
         for entry in self.entries:
-            where = self.priced if entry.price is not None or entry.like else self.factors
-            where[entry.kind].append(entry)
+            if entry.price is None and not entry.like:
+                self.factors[entry.kind].append(entry)
+            elif entry.model and not entry.model.endswith("*"):
+                self._named[entry.kind, entry.model].append(entry)
+            else:
+                self._general[entry.kind].append(entry)
+
+    def priced(self, kind: str, model: str | None) -> Iterator[Entry]:
+        """Yield the entries that say what something of a kind costs and may be of a model."""
+        yield from self._named.get((kind, model.lower()), ()) if model else ()
+        yield from self._general[kind]
 
     @property
     def lines(self) -> int:
@@ -159,7 +171,9 @@ class PriceBook:
         for instant_ms in self._changes(dimensions["model"], day_ms):
             classes = [
                 (above, self._rate(kind, prices, above)) for above, prices in self.classes(kind, dimensions, instant_ms)
-            ] or [(-1, None)]
+            ]
+            if not classes or classes[0][0] >= 0:
+                classes.insert(0, (-1, None))  # below the first threshold nothing has a price
             if classes != before:
                 yield from (Rule(instant_ms, above, rate) for above, rate in classes)
             before = classes
@@ -212,7 +226,7 @@ class PriceBook:
         assert model is None or isinstance(model, str)
         fitting = [
             (likeness, entry)
-            for entry in file.priced[kind]
+            for entry in file.priced(kind, model)
             if entry.is_in_force(instant_ms) and entry.holds(dimensions) and (likeness := entry.likeness(model))
         ]
         best = max((likeness for likeness, _ in fitting), default=0)
@@ -231,14 +245,15 @@ class PriceBook:
             if likes >= _LIKE_MAX:
                 return []
             found = self.classes(kind, {**dimensions, "model": best.like}, instant_ms, likes + 1)
-            return [(above, _times(prices, best.factor, best.counted)) for above, prices in found]
+            factor = best.factor or Decimal(1)
+            return [(above, {part: _times(price, factor) for part, price in prices.items()}) for above, prices in found]
         entries = [entry for entry in entries if not entry.like]
         thresholds = sorted({entry.above for entry in entries})
         classes = []
         for threshold in thresholds:
             chosen: dict[str, Entry] = {}
             for entry in sorted((entry for entry in entries if entry.above <= threshold), key=_precedence):
-                chosen[entry.counted[0]] = entry
+                chosen[entry.counted] = entry
             prices = {
                 part: entry.as_price()
                 if file is self._operator
@@ -251,9 +266,10 @@ class PriceBook:
     def _tiered(self, kind: str, price: Price, entry: Entry, dimensions: Dimensions, instant_ms: int) -> Price:
         """Return a price of our own file for a tier or batch the line does not speak of."""
         for aspect in _aspects(dimensions).keys() - entry.conditions.keys():
-            factor = self._factor(kind, aspect, price, dimensions, instant_ms)
-            if factor is not None:
-                price = _times({price.part: price}, *factor)[price.part]
+            for file in (self._operator, self._built_in):
+                if (factor := self._factor(file, kind, aspect, price, dimensions, instant_ms)) is not None:
+                    price = _times(price, factor)
+                    break
         return price
 
     def _listed(self, kind: str, dimensions: Dimensions, instant_ms: int) -> Classes:
@@ -268,58 +284,61 @@ class PriceBook:
         if not aspects:
             return standard
         ((aspect, value),) = aspects.items()
-        sample = Price("input", Decimal(0), "1M tokens", provider.id)
         tier = None if aspect == "batch" else str(value)
         listed = lists.prices(provider, info, instant_ms, tier, batch=aspect == "batch")
-        factor = self._factor(kind, aspect, sample, dimensions, instant_ms, files=(self._operator,))
-        if factor is None and listed is not None:
+        own = self._by_factor(self._operator, kind, aspect, standard, dimensions, instant_ms)
+        if own is None and listed is not None:
             return listed
-        factor = factor or self._factor(kind, aspect, sample, dimensions, instant_ms, files=(self._built_in,))
-        return [] if factor is None else [(above, _times(prices, *factor)) for above, prices in standard]
+        return own or self._by_factor(self._built_in, kind, aspect, standard, dimensions, instant_ms) or []
 
+    def _by_factor(
+        self, file: _File, kind: str, aspect: str, standard: Classes, dimensions: Dimensions, instant_ms: int
+    ) -> Classes | None:
+        """Return standard prices by what a file says a tier or batch differs, None if it says nothing."""
+        found = False
+        classes = []
+        for above, prices in standard:
+            changed = dict(prices)
+            for part, price in prices.items():
+                factor = self._factor(file, kind, aspect, price, dimensions, instant_ms)
+                if factor is not None:
+                    found, changed[part] = True, _times(price, factor)
+            classes.append((above, changed))
+        return classes if found else None
+
+    @staticmethod
     def _factor(
-        self,
-        kind: str,
-        aspect: str,
-        price: Price,
-        dimensions: Dimensions,
-        instant_ms: int,
-        files: tuple[_File, ...] | None = None,
-    ) -> tuple[Decimal, tuple[str, ...]] | None:
-        """Return by what, and for which parts, a tier or batch differs from the standard price."""
+        file: _File, kind: str, aspect: str | None, price: Price, dimensions: Dimensions, instant_ms: int
+    ) -> Decimal | None:
+        """Return the factor a file has for a price, in a tier or batch or, with no aspect, whatever these are."""
         model = dimensions["model"]
         assert model is None or isinstance(model, str)
-        for file in files or (self._operator, self._built_in):
-            fitting = [
-                entry
-                for entry in file.factors[kind]
-                if aspect in entry.conditions and _concerns(entry, price, dimensions, instant_ms)
-            ]
-            if fitting:
-                best = max(fitting, key=lambda entry: (entry.likeness(model), _since(entry)))
-                assert best.factor is not None
-                return best.factor, best.counted
-        return None
+        fitting = [
+            entry
+            for entry in file.factors[kind]
+            if (aspect in entry.conditions if aspect else not entry.conditions.keys() & {"service_tier", "batch"})
+            and entry.counted in ("", price.part)
+            and entry.provider in ("", price.provider)
+            and entry.is_in_force(instant_ms)
+            and entry.holds(dimensions)
+            and entry.likeness(model)
+        ]
+        best = max(fitting, key=lambda entry: (entry.likeness(model), entry.counted, _since(entry)), default=None)
+        return best.factor if best else None
 
     def _discounted(
         self, kind: str, prices: dict[str, Price], dimensions: Dimensions, instant_ms: int
     ) -> dict[str, Price]:
         """Return list prices after what our own file corrects, and after the operator's discounts and mark-ups."""
-        model = dimensions["model"]
-        assert model is None or isinstance(model, str)
-        changed = dict(prices)
-        for file, (part, price) in product((self._built_in, self._operator), prices.items()):
-            fitting = [
-                entry
-                for entry in file.factors[kind]
-                if not entry.conditions.keys() & {"service_tier", "batch"}
-                and (not entry.counted or part in entry.counted)
-                and _concerns(entry, price, dimensions, instant_ms)
-            ]
-            if fitting:
-                best = max(fitting, key=lambda entry: (entry.likeness(model), len(entry.counted), _since(entry)))
-                changed |= _times({part: changed[part]}, best.factor, ())
-        return changed
+        for file in (self._built_in, self._operator):
+            factors = {
+                part: self._factor(file, kind, None, price, dimensions, instant_ms) for part, price in prices.items()
+            }
+            prices = {
+                part: price if (factor := factors[part]) is None else _times(price, factor)
+                for part, price in prices.items()
+            }
+        return prices
 
     def effective(self, model: str, instant_ms: int) -> Iterator[Listed]:
         """Yield everything a model costs at an instant: each tier, batch, size and so on with a price of its own.
@@ -392,17 +411,6 @@ def _aspects(dimensions: Dimensions) -> dict[str, str | bool]:
     return {} if tier == "default" else {"service_tier": str(tier)}
 
 
-def _concerns(entry: Entry, price: Price, dimensions: Dimensions, instant_ms: int) -> bool:
-    model = dimensions["model"]
-    assert model is None or isinstance(model, str)
-    return (
-        entry.provider in ("", price.provider)
-        and entry.is_in_force(instant_ms)
-        and entry.holds(dimensions)
-        and entry.likeness(model) > 0
-    )
-
-
 def _since(entry: Entry) -> int:
     return -1 if entry.since_ms is None else entry.since_ms
 
@@ -413,15 +421,14 @@ def _precedence(entry: Entry) -> tuple[object, ...]:
     return (*(name in entry.conditions for name in order), entry.above, _since(entry))
 
 
-def _times(prices: Mapping[str, Price], factor: Decimal | None, counted: tuple[str, ...]) -> dict[str, Price]:
-    """Return prices multiplied, all or those of some parts."""
-    if factor is None or factor == 1:
-        return dict(prices)
+def _times(price: Price, factor: Decimal) -> Price:
+    """Return a price multiplied; no finer than what is measured can be charged, half up."""
+    if factor == 1:
+        return price
+    size = UNITS[price.unit][1]
+    step = Decimal(1).scaleb(len(str(size)) - 1 - SCALE)
     with localcontext(prec=_FACTOR_DIGITS):
-        return {
-            part: replace(price, value=round(price.value * factor, 12)) if not counted or part in counted else price
-            for part, price in prices.items()
-        }
+        return replace(price, value=(price.value * factor).quantize(step, ROUND_HALF_UP).normalize())
 
 
 def _listed(kind: str, model: str | None, dimensions: Dimensions, above: int, price: Price) -> Listed:
@@ -453,7 +460,7 @@ def _listed_entry(file: str, entry: Entry) -> Listed:
         entry.provider or None,
         entry.model or None,
         entry.kind,
-        entry.counted[0],
+        entry.counted,
         _text(conditions.get("service_tier")),
         None if "batch" not in conditions else bool(conditions["batch"]),
         None if entry.above < 0 else entry.above,

@@ -6,7 +6,7 @@ A file is taken whole or refused whole: every fault names its line, the value an
 import csv
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -46,6 +46,7 @@ ROWS_MAX: Final = 100_000
 _FAULTS_MAX: Final = 100
 _PRICE_MAX: Final = Decimal(10_000)
 """The highest price for one unit: beyond it the largest event would cost more than can be added up exactly."""
+_FREE_MAX: Final = 2**32
 _DECIMAL: Final = re.compile(r"\d{1,12}(\.\d{1,18})?", re.ASCII)
 _COUNT: Final = re.compile(r"\d{1,15}", re.ASCII)
 STANDARD_TIERS: Final = frozenset({"", "auto", "default", "standard"})
@@ -67,7 +68,7 @@ class Entry:
         provider: whose price it is; for a factor, whose prices it multiplies; empty for any.
         model: name in lower case; ``*`` at the end stands for the rest. Empty: any model, or none.
         kind: the usage kind it holds for.
-        counted: the parts it is for.
+        counted: the part it is for; empty for all, where it refers to other prices.
         conditions: dimension to the value it must have; a standard tier is ``default``.
         above: only requests with more input tokens than this; -1 for all.
         price: US dollars for one `unit`; None if the line refers to other prices.
@@ -85,7 +86,7 @@ class Entry:
     provider: str
     model: str
     kind: str
-    counted: tuple[str, ...]
+    counted: str
     conditions: Mapping[str, str | bool]
     above: int
     price: Decimal | None
@@ -123,7 +124,7 @@ class Entry:
         """Return the price of a line that has one."""
         assert self.price is not None
         return Price(
-            self.counted[0],
+            self.counted,
             self.price,
             self.unit,
             self.provider or None,
@@ -136,6 +137,8 @@ class Entry:
 
 
 def _same(value: str | bool | None, wanted: str | bool) -> bool:
+    if isinstance(wanted, bool):
+        return bool(value) is wanted
     return standard_tier(value) == wanted if wanted == "default" else value == wanted
 
 
@@ -272,7 +275,7 @@ def _entries(line: int, row: Mapping[str, str]) -> list[Entry]:
         row["provider"],
         "",
         "",
-        counted,
+        "",
         _conditions(row, kinds),
         _above(row, kinds),
         None,
@@ -293,10 +296,18 @@ def _entries(line: int, row: Mapping[str, str]) -> list[Entry]:
                 )
         if row["like"] and not models:
             raise _Wrong("model", "", "the model that is priced like another is missing; name it")
+        if row["like"] and counted:
+            raise _Wrong("counted", row["counted"], "a model is priced like another as a whole; leave counted empty")
         entry = replace(entry, factor=_decimal(row, "factor") if row["factor"] else Decimal(1))
     else:
         entry = replace(entry, price=_price(row, counted[0]), free=_free(row, counted[0]))
-    return [replace(entry, model=model, kind=kind) for model in dict.fromkeys(models) or ("",) for kind in kinds]
+    return [
+        replace(entry, model=model, kind=kind, counted=part)
+        for model in dict.fromkeys(models) or ("",)
+        for kind in kinds
+        for part in counted or ("",)
+        if not part or kind in PARTS[part].terms
+    ]
 
 
 def _counted(row: Mapping[str, str], *, required: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -407,7 +418,9 @@ def _free(row: Mapping[str, str], part: str) -> Decimal:
         return Decimal(0)
     if part != "storage":
         raise _Wrong("free", row["free"], "only storage has something free; leave it empty")
-    return _decimal(row, "free")
+    if (free := _decimal(row, "free")) > _FREE_MAX:
+        raise _Wrong("free", row["free"], f"more than {_FREE_MAX} GiB are free; for a price of nothing write price 0")
+    return free
 
 
 def _instant(row: Mapping[str, str], column: str) -> int | None:
@@ -422,7 +435,7 @@ def _instant(row: Mapping[str, str], column: str) -> int | None:
         )
     except ValueError:
         found = None
-    if found is None or found.tzinfo is None:
+    if found is None or found.tzinfo is None or not 1970 <= found.year <= 9998:
         raise _Wrong(column, text, f"{text!r} is no date; write it like 2026-01-31 or 2026-01-31T09:30:00Z")
     return int(found.timestamp() * 1000)
 
@@ -431,11 +444,10 @@ _Thing = tuple[object, ...]
 """What a price is for: kind, model, part, conditions."""
 
 
-def _things(entry: Entry) -> Iterable[_Thing]:
+def _thing(entry: Entry) -> _Thing:
     conditions = tuple(sorted(entry.conditions.items()))
     refers = (entry.like is not None, entry.provider) if entry.price is None else ()
-    for part in entry.counted or ("",):
-        yield (entry.kind, entry.model, part, conditions, refers)
+    return (entry.kind, entry.model, entry.counted, conditions, refers)
 
 
 def _dated(entries: list[Entry], faults: list[PriceFault]) -> list[Entry]:
@@ -445,8 +457,7 @@ def _dated(entries: list[Entry], faults: list[PriceFault]) -> list[Entry]:
     """
     same: defaultdict[_Thing, list[int]] = defaultdict(list)
     for number, entry in enumerate(entries):
-        for thing in _things(entry):
-            same[(*thing, entry.above)].append(number)
+        same[(*_thing(entry), entry.above)].append(number)
     dated = list(entries)
     for numbers in same.values():
         numbers.sort(key=lambda number: -1 if (since := entries[number].since_ms) is None else since)
@@ -479,24 +490,23 @@ def _check_thresholds(entries: list[Entry], faults: list[PriceFault]) -> None:
     for entry in entries:
         if entry.price is None:
             continue
-        for thing in _things(entry):
-            before = last.get((*thing, entry.since_ms))
-            problem = None
-            if entry.above < 0:
-                base.add(thing)
-            elif thing not in base:
-                problem = (
-                    f"no line before it says the price up to {entry.above} input tokens; "
-                    "begin with one that has no threshold"
-                )
-            elif before and before.above >= entry.above:
-                problem = (
-                    f"threshold {entry.above} comes after {before.above} of line {before.line}; "
-                    "put them in ascending order"
-                )
-            if problem:
-                faults.append(PriceFault(entry.line, "above_input_tokens", str(entry.above), problem))
-            last[(*thing, entry.since_ms)] = entry
+        thing = _thing(entry)
+        before = last.get((*thing, entry.since_ms))
+        problem = None
+        if entry.above < 0:
+            base.add(thing)
+        elif thing not in base:
+            problem = (
+                f"no line before it says the price up to {entry.above} input tokens; "
+                "begin with one that has no threshold"
+            )
+        elif before and before.above >= entry.above:
+            problem = (
+                f"threshold {entry.above} comes after {before.above} of line {before.line}; put them in ascending order"
+            )
+        if problem:
+            faults.append(PriceFault(entry.line, "above_input_tokens", str(entry.above), problem))
+        last[(*thing, entry.since_ms)] = entry
     faults[:] = list(dict.fromkeys(faults))
 
 

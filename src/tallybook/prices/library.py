@@ -83,8 +83,11 @@ class Library:
     def __init__(self, directory: Path) -> None:
         file = directory / FILE_NAME
         if file.exists():
-            content = file.read_bytes()
-            providers, day = _parse(content, str(file)), datetime.fromtimestamp(file.stat().st_mtime, UTC).date()
+            try:
+                content, fetched_s = file.read_bytes(), file.stat().st_mtime
+            except OSError as error:
+                raise CommandFailed(f"cannot read the list prices {file}: {error.strerror}") from error
+            providers, day = _parse(content, str(file)), datetime.fromtimestamp(fetched_s, UTC).date()
             self._snapshot = DataSnapshot(providers, from_auto_update=False)
             label = f"fetched {day.isoformat()}"
             digest = hashlib.blake2b(content, digest_size=8).hexdigest()

@@ -57,8 +57,9 @@ async def unpriced(request: Request) -> Response:
     """List what was used and has no price."""
     key = authorize(request, Scope.READ)
     app = context(request)
-    start_s, end_s = window(single(request.query_params.multi_items(), ("start_time", "end_time")), now_s() + 1)
-    found = await to_thread.run_sync(app.store.unpriced, key.organization_id, start_s, end_s, limiter=app.queries)
+    now = now_s() + 1
+    start_s, end_s = window(single(request.query_params.multi_items(), ("start_time", "end_time")), now)
+    found = await to_thread.run_sync(app.store.unpriced, key.organization_id, start_s, end_s, now, limiter=app.queries)
     fields = app.settings.line_item_names == "fields"
     return answer({"object": "list", "data": [_unpriced(row, fields=fields) for row in found], "has_more": False})
 

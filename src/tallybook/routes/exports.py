@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Final, Literal, cast
 
 import pyarrow as pa
+from anyio import to_thread
 from starlette.concurrency import iterate_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -26,14 +27,15 @@ from tallybook.query import Query
 from tallybook.routes.context import Context, authorize, context
 from tallybook.routes.single import choice, single, window
 from tallybook.store.charges import DETAILS
+from tallybook.store.level_rates import LEVEL
 from tallybook.store.protocol import CostRow, Line
-from tallybook.timegrid import COST_WIDTHS, DAY_S, floor_s
+from tallybook.timegrid import COST_WIDTHS, floor_s
 
 _FORMATS: Final = ("csv", "parquet")
 _WIDTHS: Final = ("1d", "1h")
 _SCHEMAS: Final = ("focus-1.4", *(f"focus-{version}" for version in FOCUS if version != "1.4"), "openai")
-_ROWS_MAX: Final = 10_000_000
-"""Charges of one day; they are in memory at once."""
+_ROWS_MAX: Final = 500_000
+"""Charges of one period; those of a day, or of an hour where that is the period, are in memory at once."""
 
 
 async def costs_export(request: Request) -> Response:
@@ -43,7 +45,7 @@ async def costs_export(request: Request) -> Response:
     known = ("start_time", "end_time", "format", "schema", "bucket_width")
     given = single(request.query_params.multi_items(), known)
     now = now_s() + 1
-    start_s, end_s = _used_window(app, given, key.organization_id, now)
+    start_s, end_s = await to_thread.run_sync(_used_window, app, given, key.organization_id, now, limiter=app.queries)
     name = choice(given, "schema", _SCHEMAS)
     width_s = COST_WIDTHS[choice(given, "bucket_width", _WIDTHS)].seconds
     charges = _charges(app, key.organization_id, floor_s(start_s, width_s), end_s, width_s, now)
@@ -78,19 +80,19 @@ def _used_window(app: Context, given: dict[str, str], organization_id: str, now:
     """Return the window from the first day on that anything was used, which may be empty: days before have no costs."""
     start_s, end_s = window(given, now)
     used = app.store.days(organization_id, 0, end_s)
-    return (max(start_s, used[0]), max(end_s, used[0])) if used else (end_s, end_s)
+    return (max(start_s, used[0]) if used else end_s), end_s
 
 
 def _charges(app: Context, organization_id: str, start_s: int, end_s: int, width_s: int, now: int) -> Iterator[Charge]:
-    """Yield charges in order of time, a day in memory at once."""
+    """Yield charges in order of time, a period in memory at once."""
     fields = app.settings.line_item_names == "fields"
-    while start_s < min(end_s, now):
-        day_end_s = min(floor_s(start_s, DAY_S) + DAY_S, end_s)
-        query = Query(organization_id, start_s, day_end_s, width_s, now, rows_max=_ROWS_MAX)
+    last_s = min(end_s, now + 3_600)  # events may lie an hour ahead
+    while start_s < last_s:
+        until_s = min(floor_s(start_s, width_s) + width_s, end_s)
+        query = Query(organization_id, start_s, until_s, width_s, now, rows_max=_ROWS_MAX)
         for row in app.store.charges(query):
-            end = min(floor_s(row.start_s, width_s) + width_s, day_end_s)
-            yield _charge(app, organization_id, row, end, fields=fields)
-        start_s = day_end_s
+            yield _charge(app, organization_id, row, until_s, fields=fields)
+        start_s = until_s
 
 
 def _charge(app: Context, organization_id: str, row: CostRow, end_s: int, *, fields: bool) -> Charge:
@@ -108,7 +110,7 @@ def _charge(app: Context, organization_id: str, row: CostRow, end_s: int, *, fie
         row.start_s,
         end_s,
         organization_id,
-        str(named["kind"]),
+        str(named["kind"] or LEVEL.name),
         part.name,
         line_item(part, line.model, fields=fields),
         _text(named["project_id"]),
@@ -144,9 +146,15 @@ def _answer(
     format_: Literal["csv", "parquet"],
 ) -> Response:
     async def pieces() -> AsyncIterator[bytes]:
-        async with app.exports:
-            async for piece in iterate_in_threadpool(stream(batches, columns, format_)):
+        file = stream(batches, columns, format_)
+        turn = object()  # whoever clears up after a client that hung up is not who took the turn
+        await app.exports.acquire_on_behalf_of(turn)
+        try:
+            async for piece in iterate_in_threadpool(file):
                 yield piece
+        finally:
+            app.exports.release_on_behalf_of(turn)
+            file.close()
 
     first, last = (datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d") for instant in (start_s, end_s - 1))
     file = f"tallybook-{name}-{first}-{last}.{format_}"

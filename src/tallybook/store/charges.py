@@ -6,6 +6,7 @@ All of it is in integers, so no grouping and no order of adding can make a diffe
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from tallybook.errors import InvalidRequest
 from tallybook.kinds import DIMENSIONS
 from tallybook.parts import PARTS, UNKNOWN_MODEL, Part, read_line_item
 from tallybook.query import Query
@@ -77,7 +78,8 @@ FROM (
 ) AS cells JOIN series USING (series_id)
 WHERE rate_id <> 0 AND {selection}
 GROUP BY {numbers}
-ORDER BY {numbers.replace(",", " NULLS LAST,")}""",
+ORDER BY {numbers.replace(",", " NULLS LAST,")}
+LIMIT {sums_max(query) + 1}""",
         values | more,
     )
 
@@ -94,10 +96,27 @@ def charges(
         rates: a rate by its number.
         by_rate: tell charges of different rates apart.
     """
+    rows = fetch(*sums_statement(query, names))
+    if len(rows) > sums_max(query):
+        raise too_many(query)
     try:
-        return _charged(query, names, fetch(*sums_statement(query, names)), rates, by_rate=by_rate)
+        return _charged(query, names, rows, rates, by_rate=by_rate)
     except _Overflow:
         return _charged(query, names, fetch(*sums_statement(query, names, wide=True)), rates, by_rate=by_rate)
+
+
+def sums_max(query: Query) -> int:
+    """Return how many sums may be fetched for an answer: more than one of them, of several rates, may make a row."""
+    return 2 * query.rows_max
+
+
+def too_many(query: Query) -> InvalidRequest:
+    """Return the error of an answer that would be too large."""
+    return InvalidRequest(
+        f"The page would have more than {query.rows_max} results; lower limit, group by fewer fields, or add a filter",
+        param="group_by",
+        code="too_many_results",
+    )
 
 
 def _charged(

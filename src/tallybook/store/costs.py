@@ -4,12 +4,11 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Final
 
-from tallybook.errors import InvalidRequest
 from tallybook.money import to_decimal
 from tallybook.parts import PARTS
 from tallybook.query import Query
 from tallybook.rate import Rate
-from tallybook.store.charges import DETAILS, Fetch, Key, charges
+from tallybook.store.charges import DETAILS, Fetch, Key, charges, too_many
 from tallybook.store.protocol import CostRow, Line
 from tallybook.store.storage import held
 
@@ -48,12 +47,7 @@ def costs(
             amount += before[1]
         sums[key] = (quantity, amount)
     if len(sums) > query.rows_max:
-        raise InvalidRequest(
-            f"The page would have more than {query.rows_max} results; lower limit, group by fewer fields, or add "
-            "a filter",
-            param="group_by",
-            code="too_many_results",
-        )
+        raise too_many(query)
     rows = [
         CostRow(start_s, group if place is None else (*group[:place], line, *group[place:]), quantity, amount, rate_id)
         for (start_s, group, line, rate_id), (quantity, amount) in sums.items()

@@ -12,7 +12,7 @@ import msgspec
 import pyarrow as pa
 import structlog
 
-from tallybook.errors import InvalidRequest, StoreUnusable, Unavailable
+from tallybook.errors import StoreUnusable, Unavailable
 from tallybook.event import Fault
 from tallybook.kinds import DIMENSIONS, MEASURES, UsageKind
 from tallybook.query import Query
@@ -20,7 +20,7 @@ from tallybook.rate import Book, EmptyBook, Rate
 from tallybook.store import level_rates, maintenance
 from tallybook.store.answer import usage_statement
 from tallybook.store.append import append
-from tallybook.store.charges import Fetch
+from tallybook.store.charges import Fetch, too_many
 from tallybook.store.costs import costs
 from tallybook.store.protocol import (
     Batch,
@@ -45,6 +45,7 @@ FILE_NAME: Final = "tallybook.duckdb"
 # Checkpoints rewrite what the log holds: rarely enough to keep ingest steady, often enough that replaying it at start
 # takes well under a second.
 _CHECKPOINT_BYTES: Final = 128 * 1024 * 1024
+_ADOPT_WAIT_S: Final = 10
 _EXPORT_ROWS: Final = 20_000
 """Rows of a batch of an export: a few MiB."""
 
@@ -96,7 +97,29 @@ class DuckStore:
 
     def append(self, batches: Sequence[Batch]) -> list[Outcome]:
         """See `Store.append`."""
-        rater, adopted = self._rater, self._next_book
+        with self._adopting() as adopted:
+            return self._append(batches, adopted)
+
+    @contextmanager
+    def _adopting(self) -> Iterator[tuple[Book, int] | None]:
+        """Yield the book that is to be used from this commit on, if there is one; forget it once it is.
+
+        What changes timelines of prices excludes each other. If that takes long, the next commit adopts the book.
+        """
+        adopted = self._next_book
+        if adopted is None or not self._maintenance.acquire(timeout=_ADOPT_WAIT_S):
+            yield None
+            return
+        try:
+            yield adopted
+        finally:
+            self._maintenance.release()
+        with self._touching:
+            if self._next_book is adopted:
+                self._next_book = None
+
+    def _append(self, batches: Sequence[Batch], adopted: tuple[Book, int] | None) -> list[Outcome]:
+        rater = self._rater
         self._writer.begin()
         try:
             if adopted:
@@ -113,8 +136,6 @@ class DuckStore:
         self._holders |= {
             batch.organization_id for batch in batches if any(record.kind.is_level for record in batch.records)
         }
-        if adopted is self._next_book:
-            self._next_book = None
         self._touch({floor_s(record.timestamp_ms // 1000, DAY_S) for batch in batches for record in batch.records})
         return outcomes
 
@@ -124,18 +145,14 @@ class DuckStore:
 
     def use(self, book: Book, now_ms: int) -> None:
         """See `Store.use`."""
-        self._next_book = (book, now_ms)
+        with self._touching:
+            self._next_book = (book, now_ms)
 
     def usage(self, kind: UsageKind, query: Query) -> list[UsageRow]:
         """See `Store.usage`."""
         rows = self._fetch(*usage_statement(kind, query))
         if len(rows) > query.rows_max:
-            raise InvalidRequest(
-                f"The page would have more than {query.rows_max} results; lower limit, group by fewer fields, or add "
-                "a filter",
-                param="group_by",
-                code="too_many_results",
-            )
+            raise too_many(query)
         split = 1 + len(query.group_by)
         if any(None in row[split:] for row in rows):
             rows = self._fetch(*usage_statement(kind, query, wide=True))
@@ -157,10 +174,10 @@ class DuckStore:
         """See `Store.rate`."""
         return self._rates.get(rate_id)
 
-    def unpriced(self, organization_id: str, start_s: int, end_s: int) -> list[Unpriced]:
+    def unpriced(self, organization_id: str, start_s: int, end_s: int, now_s: int) -> list[Unpriced]:
         """See `Store.unpriced`."""
         with self._snapshot() as fetch:
-            return unpriced(fetch, self._rates, organization_id, start_s, end_s)
+            return unpriced(fetch, self._rates, organization_id, start_s, end_s, now_s)
 
     def rerate(self, organization_id: str, day_s: int, book: Book, now_ms: int, *, dry_run: bool) -> DayChange:
         """See `Store.rerate`."""
@@ -169,7 +186,7 @@ class DuckStore:
         def costs_of_day(connection: duckdb.DuckDBPyConnection, rate: RateOf) -> list[CostRow]:
             return costs(query, partial(_fetch_all, connection), rate)
 
-        with self._maintenance, self._connected() as connection:
+        with self._answering(), self._maintenance, self._connected() as connection:
             change = rerate(
                 connection, self._rates, organization_id, day_s, book, now_ms, costs_of_day, dry_run=dry_run
             )
@@ -189,7 +206,7 @@ class DuckStore:
 
     def days(self, organization_id: str, start_s: int, end_s: int) -> list[int]:
         """See `Store.days`."""
-        with self._connected() as connection:
+        with self._answering(), self._connected() as connection:
             return maintenance.days_of(connection, start_s, end_s, organization_id)
 
     def events(self, organization_id: str, start_s: int, end_s: int, kinds: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -316,6 +333,7 @@ class DuckStore:
             # What a checkpoint cannot write now is in the log, and written when the store is next opened.
             with suppress(duckdb.Error):
                 self._writer.execute("CHECKPOINT")
+            self._rates.close()
             for connection in (*self._connections, self._writer, self._connection):
                 with suppress(duckdb.Error):
                     connection.close()

@@ -242,8 +242,8 @@ class Store(Protocol):
         """Return a rate by its number, None for those without prices of their own."""
         ...
 
-    def unpriced(self, organization_id: str, start_s: int, end_s: int) -> list[Unpriced]:
-        """Return usage in a window that has no price, the most frequent first."""
+    def unpriced(self, organization_id: str, start_s: int, end_s: int, now_s: int) -> list[Unpriced]:
+        """Return usage in a window that has no price, the most frequent first; what is held counts until now."""
         ...
 
     def rerate(self, organization_id: str, day_s: int, book: Book, now_ms: int, *, dry_run: bool) -> DayChange:

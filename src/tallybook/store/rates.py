@@ -69,6 +69,10 @@ class RateIndex:
         self._numbers = {rate: number for number, rate in self._rates.items()}
         self._last = max((REPORTED, *self._rates))
 
+    def close(self) -> None:
+        """Give up the connection."""
+        self._connection.close()
+
     def get(self, number: int) -> Rate | None:
         """Return a rate by its number, None for those without prices of their own."""
         return self._rates.get(number)
@@ -83,12 +87,38 @@ class RateIndex:
         with self._changing:
             new = [rate for rate in wanted if rate is not None and rate not in self._numbers]
             if new:
-                write(self._connection, dict(enumerate(new, start=self._last + 1)))
+                self._write(dict(enumerate(new, start=self._last + 1)))
                 for rate in new:
                     self._last += 1
                     self._rates[self._last] = rate
                     self._numbers[rate] = self._last
             return {rate: UNPRICED if rate is None else self._numbers[rate] for rate in wanted}
+
+    def _write(self, rates: dict[int, Rate]) -> None:
+        self._connection.begin()
+        try:
+            self._connection.executemany(
+                "INSERT INTO rates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        number,
+                        rate.kind,
+                        price.part,
+                        plain(price.value),
+                        price.unit,
+                        price.provider,
+                        plain(price.free),
+                        price.above,
+                        rate.book_id,
+                    )
+                    for number, rate in rates.items()
+                    for price in rate.prices
+                ],
+            )
+        except BaseException:
+            self._connection.rollback()
+            raise
+        self._connection.commit()
 
 
 def _read(connection: duckdb.DuckDBPyConnection) -> dict[int, Rate]:
@@ -107,28 +137,6 @@ def _read(connection: duckdb.DuckDBPyConnection) -> dict[int, Rate]:
         )
         for number, kind, book_id, prices in rows
     }
-
-
-def write(connection: duckdb.DuckDBPyConnection, rates: dict[int, Rate]) -> None:
-    """Insert rates under their numbers."""
-    connection.executemany(
-        "INSERT INTO rates VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (
-                number,
-                rate.kind,
-                price.part,
-                plain(price.value),
-                price.unit,
-                price.provider,
-                plain(price.free),
-                price.above,
-                rate.book_id,
-            )
-            for number, rate in rates.items()
-            for price in rate.prices
-        ],
-    )
 
 
 class Rater:
@@ -156,6 +164,9 @@ class Rater:
             return [_BY_TIME if record.cost is None else _reported(record.cost) for record in records]
         days = [(number, record.timestamp_ms // _DAY_MS) for record, number in zip(records, series, strict=True)]
         known = self._known
+        if len(known) + len(days) > _KNOWN_MAX:
+            known.clear()
+            self._numbered.clear()
         missing = {
             day: record for day, record in zip(days, records, strict=True) if day not in known and record.cost is None
         }
@@ -178,9 +189,6 @@ class Rater:
         return charged
 
     def _learn(self, missing: dict[tuple[int, int], Record]) -> None:
-        if len(self._known) + len(missing) > _KNOWN_MAX:
-            self._known.clear()
-            self._numbered.clear()
         for day, record in missing.items():
             rules = self.book.rules(record.kind, record.dimensions, day[1] * DAY_S)
             # Most series share their rules with others. Looking them up by what they are, not by what they say, spares

@@ -16,7 +16,7 @@ from tallybook.rate import REPORTED, UNPRICED, Book, Rate, Rule
 from tallybook.store import maintenance
 from tallybook.store.level_rates import LEVEL, during, keep, timeline
 from tallybook.store.protocol import CostRow, DayChange, Line, LineChange
-from tallybook.store.rates import RateIndex, same_prices, write
+from tallybook.store.rates import RateIndex, same_prices
 from tallybook.timegrid import DAY_S
 
 _DAY: Final = (
@@ -58,7 +58,7 @@ def rerate(
     change = DayChange(day_s, 0, 0, 0, [])
     connection.begin()
     try:
-        numbers = _Numbers(connection, rates, is_lasting=not dry_run)
+        numbers = _Numbers(rates, is_lasting=not dry_run)
         changes = _event_changes(connection, numbers, organization_id, day_s, book)
         schedule = _level_changes(connection, numbers, organization_id, day_s, book)
         before = costs(connection, numbers.get) if changes or schedule else []
@@ -80,10 +80,9 @@ def rerate(
 
 
 class _Numbers:
-    """Numbers of rates. Unless they shall last, new ones are negative, and gone with the transaction."""
+    """Numbers of rates. Unless they shall last, new ones are negative and known only here."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, rates: RateIndex, *, is_lasting: bool) -> None:
-        self._connection = connection
+    def __init__(self, rates: RateIndex, *, is_lasting: bool) -> None:
         self._rates = rates
         self._is_lasting = is_lasting
         self._fleeting: dict[int, Rate] = {}
@@ -98,7 +97,6 @@ class _Numbers:
             elif rate not in found:
                 found[rate] = -1 - len(self._fleeting)
                 self._fleeting[found[rate]] = rate
-                write(self._connection, {found[rate]: rate})
         return found
 
     def get(self, number: int) -> Rate | None:

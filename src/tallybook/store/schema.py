@@ -22,7 +22,7 @@ import duckdb
 from tallybook.clock import now_s
 from tallybook.errors import StoreUnusable
 from tallybook.kinds import DIMENSIONS, FLOWS, MEASURES
-from tallybook.rate import UNPRICED
+from tallybook.rate import REPORTED, UNPRICED
 
 _ADDED: Final = ("quality",)
 """Dimensions that came with later versions."""
@@ -55,6 +55,27 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             for column in ("rate_id INTEGER DEFAULT 0", "amount HUGEINT")
         ),
         "ALTER TABLE levels ADD COLUMN amount HUGEINT",
+        # A cost of its own is one from the first: its events and their cells get it. 18 decimals without the point.
+        f"""UPDATE events SET rate_id = {REPORTED}, amount = replace(cost::VARCHAR, '.', '')::HUGEINT
+            WHERE cost IS NOT NULL""",
+        """UPDATE levels SET amount = reported.amount FROM events AS reported
+           WHERE reported.amount IS NOT NULL AND reported.usage_bytes = levels.usage_bytes
+             AND reported.series_id = levels.series_id AND reported."timestamp" = levels."timestamp" """,
+        *(
+            statement
+            for table, cell in (("usage_hours", "hour"), ("usage_days", "day"))
+            for statement in (
+                f"""DELETE FROM {table} WHERE (start, series_id) IN (
+                      SELECT date_trunc('{cell}', "timestamp"), series_id FROM events WHERE cost IS NOT NULL)""",
+                f"""INSERT INTO {table} BY NAME
+                    SELECT date_trunc('{cell}', "timestamp") AS start, series_id, rate_id, sum(amount) AS amount,
+                      {", ".join(f"sum({name}) AS {name}" for name in FLOWS)}
+                    FROM events WHERE (date_trunc('{cell}', "timestamp"), series_id) IN (
+                      SELECT date_trunc('{cell}', "timestamp"), series_id FROM events WHERE cost IS NOT NULL)
+                      AND (usage_bytes IS NULL OR cost IS NOT NULL)
+                    GROUP BY 1, 2, 3""",
+            )
+        ),
         """CREATE TABLE rates (rate_id INTEGER NOT NULL, kind VARCHAR NOT NULL, part VARCHAR NOT NULL, price VARCHAR,
             unit VARCHAR, provider VARCHAR, free VARCHAR, above BIGINT, book_id VARCHAR)""",
         """CREATE TABLE level_rates (organization_id VARCHAR NOT NULL, since TIMESTAMP NOT NULL,

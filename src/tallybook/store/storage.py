@@ -14,7 +14,7 @@ from tallybook.money import UNIT, half_up
 from tallybook.query import Query
 from tallybook.rate import BYTE_MS, Price, Rate
 from tallybook.store.answer import Statement
-from tallybook.store.charges import Fetch, group_column, selection_of, wanted_lines
+from tallybook.store.charges import Fetch, group_column, selection_of, sums_max, too_many, wanted_lines
 from tallybook.timegrid import DAY_S, buckets, floor_s
 
 _ASKED: Final = ("project_id", "user_id", "api_key_id")
@@ -63,6 +63,8 @@ def held(query: Query, names: tuple[str, ...], fetch: Fetch, rates: Callable[[in
         edges = [(day_s, query.start_s), *edges]
     if lines is None or "storage" in lines:
         rows = fetch(*_stores(query, names, edges))
+        if len(rows) > sums_max(query):
+            raise too_many(query)
         found += _charged(rows, "storage", rates)
     if not query.filters.keys() - {"line_item"} and (lines is None or "free_storage" in lines):
         nobody = (None,) * len(names)
@@ -166,7 +168,8 @@ def _stores(query: Query, names: tuple[str, ...], edges: list[tuple[int, int]]) 
   FROM held AS series JOIN priced ON from_ms < end_ms AND to_ms > start_ms
   WHERE usage_bytes > 0 AND amount IS NULL AND {selection}
 )
-SELECT start_s{groups}, store, rate_id, sum(byte_ms) FROM stores GROUP BY ALL ORDER BY start_s""",
+SELECT start_s{groups}, store, rate_id, sum(byte_ms) FROM stores GROUP BY ALL ORDER BY start_s
+LIMIT {sums_max(query) + 1}""",
         values | _values(query, edges),
     )
 
@@ -211,7 +214,8 @@ def unpriced_storage(organization_id: str, start_s: int, end_s: int) -> Statemen
     return Statement(
         f"""WITH {_REPORTS}
 SELECT min(from_ms) // 1000, max(from_ms) // 1000,
-  sum(usage_bytes::HUGEINT * (least(to_ms, end_ms) - greatest(from_ms, start_ms))), count(*)
+  sum(usage_bytes::HUGEINT * (least(to_ms, end_ms) - greatest(from_ms, start_ms))),
+  count(DISTINCT (vector_store_id, from_ms))
 FROM held JOIN priced ON from_ms < end_ms AND to_ms > start_ms
 WHERE usage_bytes > 0 AND amount IS NULL AND rate_id = 0""",
         {"organization_id": organization_id, "starts": [start_s], "ends": [end_s], "until_s": end_s},

@@ -23,6 +23,7 @@ def unpriced(
     organization_id: str,
     start_s: int,
     end_s: int,
+    now_s: int,
 ) -> list[Unpriced]:
     """Return what an organization used in a window without a price for it, the most used first."""
     gaps = list(_gaps(rates))
@@ -31,7 +32,9 @@ def unpriced(
         Unpriced(kind, model, tier, batch, PARTS[part], since_s, until_s, quantity, events)
         for kind, model, tier, batch, part, since_s, until_s, quantity, events in rows
     ]
-    for since_s, until_s, byte_ms, reports in fetch(*unpriced_storage(organization_id, start_s, end_s)):
+    held_until_s = min(end_s, now_s)
+    held = fetch(*unpriced_storage(organization_id, start_s, held_until_s)) if held_until_s > start_s else []
+    for since_s, until_s, byte_ms, reports in held:
         if byte_ms:
             gib_hours = to_decimal(half_up(byte_ms * UNIT, BYTE_MS))
             found.append(
