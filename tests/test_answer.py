@@ -23,7 +23,7 @@ QUESTION = Query(
 def test_whole_days_are_summed_from_days() -> None:
     statement = usage_statement(KIND, QUESTION)
     assert statement.sql == (
-        "SELECT greatest(epoch_ms(instant) // 1000 // $width_s * $width_s, $window_s) AS start_s, series.model, "
+        "SELECT greatest(epoch_ms(date_trunc('day', instant)) // 1000, $window_s) AS start_s, series.model, "
         "try_cast(sum(input_tokens) AS BIGINT) AS input_tokens, "
         "try_cast(sum(num_model_requests) AS BIGINT) AS num_model_requests\n"
         "FROM (\n"
@@ -32,14 +32,13 @@ def test_whole_days_are_summed_from_days() -> None:
         ") AS cells JOIN series USING (series_id)\n"
         "WHERE series.organization_id = $organization_id AND series.kind = $kind "
         "AND series.project_id IN (SELECT unnest($only_project_id))\n"
-        "GROUP BY 1, 2\n"
+        "GROUP BY date_trunc('day', instant), 2\n"
         "ORDER BY 1 NULLS LAST, 2 NULLS LAST\n"
         "LIMIT 101"
     )
     assert statement.values == {
         "from_0": DAY,
         "to_0": DAY + 2 * 86_400,
-        "width_s": 86_400,
         "window_s": DAY,
         "organization_id": "org-a",
         "kind": "embeddings",

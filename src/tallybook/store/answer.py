@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 from tallybook.kinds import DIMENSIONS, UsageKind
 from tallybook.query import Query
 from tallybook.store.plan import Segment, cover
-from tallybook.timegrid import buckets
+from tallybook.timegrid import DAY_S, HOUR_S, MINUTE_S, buckets
 
 
 class Statement(NamedTuple):
@@ -43,27 +43,36 @@ def _flows(kind: UsageKind, query: Query, total: str) -> Statement:
     measures = kind.measures
     cells, window = cells_of(query, measures)
     values |= window
-    columns = [f"{BUCKET} AS start_s"]
+    edge, start = bucket_of(query)
+    columns = [f"{start} AS start_s"]
     columns += [f"series.{name}" for name in query.group_by]
     columns += [f"{total.format(name)} AS {name}" for name in measures]
     return Statement(
         f"SELECT {', '.join(columns)}\n"
         f"FROM (\n{cells}\n) AS cells JOIN series USING (series_id)\n"
         f"WHERE {selection}\n"
-        f"GROUP BY {_numbers(1 + len(query.group_by))}\n"
+        f"GROUP BY {', '.join([edge, *_numbers(2, len(query.group_by))])}\n"
         f"ORDER BY {_order(1 + len(query.group_by))}\n"
         f"LIMIT {query.rows_max + 1}",
         values,
     )
 
 
-BUCKET: Final = "greatest(epoch_ms(instant) // 1000 // $width_s * $width_s, $window_s)"
-"""Start of the bucket an instant lies in, Unix seconds."""
+_UNITS: Final = {MINUTE_S: "minute", HOUR_S: "hour", DAY_S: "day"}
+
+
+def bucket_of(query: Query) -> tuple[str, str]:
+    """Return SQL for the edge of the grid before an instant, to group by, and for the start of its bucket in seconds.
+
+    Grouping by the edge itself spares the arithmetic for every row.
+    """
+    edge = f"date_trunc('{_UNITS[query.width_s]}', instant)"
+    return edge, f"greatest(epoch_ms({edge}) // 1000, $window_s)"
 
 
 def cells_of(query: Query, columns: tuple[str, ...]) -> tuple[str, dict[str, object]]:
     """Return SQL for the cells of a query's window, with ``instant``, ``series_id`` and columns, and its values."""
-    values: dict[str, object] = {"width_s": query.width_s, "window_s": query.start_s}
+    values: dict[str, object] = {"window_s": query.start_s}
     segments = cover(query.start_s, query.end_s, query.width_s)
     cells = (_cells(segment, number, columns, values) for number, segment in enumerate(segments))
     return "\nUNION ALL\n".join(cells), values
@@ -116,7 +125,7 @@ def _levels(kind: UsageKind, query: Query, total: str) -> Statement:
 )
 SELECT start_s{groups}, {total.format("(2 * byte_ms + length_ms) // (2 * length_ms)")} AS usage_bytes
 FROM stores
-GROUP BY {_numbers(1 + len(query.group_by))}
+GROUP BY {", ".join(_numbers(1, 1 + len(query.group_by)))}
 ORDER BY {_order(1 + len(query.group_by))}
 LIMIT {query.rows_max + 1}""",
         values,
@@ -133,8 +142,8 @@ def _selection(kind: UsageKind, query: Query) -> tuple[str, dict[str, object]]:
     return " AND ".join(conditions), values
 
 
-def _numbers(count: int) -> str:
-    return ", ".join(str(number) for number in range(1, count + 1))
+def _numbers(first: int, count: int) -> list[str]:
+    return [str(number) for number in range(first, first + count)]
 
 
 def _order(count: int) -> str:

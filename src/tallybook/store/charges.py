@@ -11,7 +11,7 @@ from tallybook.kinds import DIMENSIONS
 from tallybook.parts import PARTS, UNKNOWN_MODEL, Part, read_line_item
 from tallybook.query import Query
 from tallybook.rate import Rate
-from tallybook.store.answer import BUCKET, Statement, cells_of
+from tallybook.store.answer import Statement, bucket_of, cells_of
 from tallybook.store.protocol import Line
 
 DETAILS: Final = ("kind", *DIMENSIONS)
@@ -70,15 +70,16 @@ def sums_statement(query: Query, names: tuple[str, ...], *, wide: bool = False) 
     groups = "".join(f", {group_column(name)}" for name in names)
     by_item = "line_item" in (*query.group_by, *query.filters) or names == DETAILS
     model = f"coalesce(series.model, '{UNKNOWN_MODEL}')" if by_item else "''"
-    numbers = ", ".join(str(number) for number in range(1, 4 + len(names)))
+    edge, start = bucket_of(query)
+    numbers = [str(number) for number in range(2, 4 + len(names))]
     return Statement(
-        f"""SELECT {BUCKET}{groups}, {model}, rate_id, {sums}, sum(amount)
+        f"""SELECT {start}{groups}, {model}, rate_id, {sums}, sum(amount)
 FROM (
 {cells}
 ) AS cells JOIN series USING (series_id)
 WHERE rate_id <> 0 AND {selection}
-GROUP BY {numbers}
-ORDER BY {numbers.replace(",", " NULLS LAST,")}
+GROUP BY {", ".join([edge, *numbers])}
+ORDER BY 1, {", ".join(f"{number} NULLS LAST" for number in numbers)}
 LIMIT {sums_max(query) + 1}""",
         values | more,
     )

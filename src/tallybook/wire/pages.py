@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 
@@ -13,7 +13,7 @@ from tallybook.wire.params import COSTS, PageRequest
 
 _ENCODER: Final = msgspec.json.Encoder()
 
-Results = Iterable[tuple[int, dict[str, object]]]
+Results = Iterable[tuple[int, object]]
 """Start of the bucket in Unix seconds, and a result of it, in the order in which they shall stand in a bucket."""
 Group = tuple[str | bool | tuple[str, str] | None, ...]
 """Values of the dimensions grouped by; a line item is its part and model."""
@@ -50,10 +50,9 @@ def render_costs(
     """
     places = _places(COSTS.group_by, request)
     line_place = request.query.group_by.index("line_item") if "line_item" in request.query.group_by else None
-    names = ("object", "amount", "quantity", "quantity_unit", *COSTS.group_by, "organization_id")
     end = (request.query.organization_id,)
 
-    def results() -> Iterator[tuple[int, dict[str, object]]]:
+    def results() -> Iterator[tuple[int, object]]:
         unit = None
         for start_s, group, quantity, amount, _ in rows:
             dimensions = [None if place is None else group[place] for place in places]
@@ -62,14 +61,23 @@ def render_costs(
                 part = PARTS[part_name]
                 unit = part.quantity_unit
                 dimensions[_LINE_PLACE] = line_item(part, model, fields=fields)
-            value = {"value": msgspec.Raw(text(amount).encode()), "currency": CURRENCY}
+            value = _Amount(msgspec.Raw(text(amount).encode()))
             counted = number(quantity) if isinstance(quantity, Decimal) else quantity
-            values = ("organization.costs.result", value, counted, unit, *dimensions, *end)
-            yield start_s, dict(zip(names, values, strict=True))
+            yield start_s, _Cost("organization.costs.result", value, counted, unit, *dimensions, *end)
 
     return _page(request, results())
 
 
+class _Amount(msgspec.Struct, gc=False):
+    value: msgspec.Raw
+    currency: str = CURRENCY
+
+
+_Cost: Final = msgspec.defstruct(
+    "_Cost",
+    [(name, Any) for name in ("object", "amount", "quantity", "quantity_unit", *COSTS.group_by, "organization_id")],
+    gc=False,
+)
 _LINE_PLACE: Final = COSTS.group_by.index("line_item")
 
 
@@ -85,7 +93,7 @@ def _places(names: tuple[str, ...], request: PageRequest) -> list[int | None]:
 
 
 def _page(request: PageRequest, results: Results) -> bytes:
-    found: dict[int, list[dict[str, object]]] = {}
+    found: dict[int, list[object]] = {}
     for start_s, result in results:
         found.setdefault(start_s, []).append(result)
     return _ENCODER.encode(
@@ -98,7 +106,7 @@ def _page(request: PageRequest, results: Results) -> bytes:
     )
 
 
-def _bucket(start_s: int, end_s: int, results: list[dict[str, object]]) -> dict[str, object]:
+def _bucket(start_s: int, end_s: int, results: list[object]) -> dict[str, object]:
     # The live service and its clients call the list `results`, the published reference `result`: both are there,
     # encoded once.
     encoded = msgspec.Raw(_ENCODER.encode(results))
