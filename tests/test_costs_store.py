@@ -114,6 +114,19 @@ def test_factors_are_by_part(lines: str, prices: tuple[str, str], tmp_path: Path
     assert (by_part["input"], by_part["output"]) == tuple(map(Decimal, prices))
 
 
+def test_a_discount_counts_once_for_a_model_that_is_priced_like_another(tmp_path: Path) -> None:
+    """Our own file has names that cost what another does; so may the operator's, whose own prices have no discount."""
+    kind = KINDS["completions"]
+    lines = "provider,model,factor,like\nopenai,,0.5,\n,mine,,gpt-4o\n"
+    found = load(tmp_path, lines)
+    prices = {}
+    for model in ("gpt-4o-mini-tts", "gpt-4o-mini-tts-2025-03-20", "gpt-4o", "mine"):
+        (rule,) = found.rules(kind, tuple({"model": model}.get(name) for name in kind.dimensions), DAY)
+        assert rule.rate is not None
+        prices[model] = rule.rate.prices[0].value
+    assert list(prices.values()) == [Decimal("0.3")] * 2 + [Decimal("1.25")] * 2
+
+
 def test_what_a_store_of_the_first_version_holds_is_unpriced_but_for_costs_of_its_own(tmp_path: Path) -> None:
     with duckdb.connect(str(tmp_path / FILE_NAME)) as connection:
         connection.execute("CREATE TABLE schema_version (version INTEGER NOT NULL, applied_at_s BIGINT NOT NULL)")

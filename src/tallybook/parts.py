@@ -187,11 +187,6 @@ PARTS_OF: Final[Mapping[str, tuple[Part, ...]]] = {
 }
 """The parts of each usage kind."""
 
-PART_MEASURES: Final = tuple(
-    dict.fromkeys(measure for part in PARTS.values() for terms in part.terms.values() for measure in terms)
-)
-"""Every measure some part is made of."""
-
 
 def line_item(part: Part, model: str | None, *, fields: bool = False) -> str:
     """Return the name of a line item.

@@ -203,8 +203,17 @@ class PriceBook:
                 found.append(replace(prices[name], part=part.name, above=above))
         return Rate(kind, tuple(found), self.book_id) if found else None
 
-    def classes(self, kind: str, dimensions: Dimensions, instant_ms: int, likes: int = 0) -> Classes:
+    def classes(
+        self, kind: str, dimensions: Dimensions, instant_ms: int, likes: int = 0, *, is_list: bool = False
+    ) -> Classes:
         """Return prices by part for events of a kind and dimensions at an instant, by their input tokens.
+
+        Args:
+            kind: name of the usage kind.
+            dimensions: values of `PRICE_DIMENSIONS`.
+            instant_ms: Unix milliseconds.
+            likes: how many models were priced like another on the way here.
+            is_list: list prices before discounts and mark-ups; those are for the name the event has.
 
         Returns:
             Empty if nothing has a price.
@@ -216,6 +225,8 @@ class PriceBook:
             return found
         named, general = self._written(self._built_in, kind, dimensions, instant_ms, likes)
         found = named or _with_price(kind, self._listed(kind, dimensions, instant_ms)) or general
+        if is_list:
+            return found
         return [(above, self._discounted(kind, prices, dimensions, instant_ms)) for above, prices in found]
 
     def _written(
@@ -244,7 +255,8 @@ class PriceBook:
         if best.like:
             if likes >= _LIKE_MAX:
                 return []
-            found = self.classes(kind, {**dimensions, "model": best.like}, instant_ms, likes + 1)
+            like = {**dimensions, "model": best.like}
+            found = self.classes(kind, like, instant_ms, likes + 1, is_list=file is self._built_in)
             factor = best.factor or Decimal(1)
             return [(above, {part: _times(price, factor) for part, price in prices.items()}) for above, prices in found]
         entries = [entry for entry in entries if not entry.like]

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from starlette.responses import Response
 
 from tallybook.errors import InvalidRequest
-from tallybook.event import TEXT_MAX, nearest
+from tallybook.event import TEXT_MAX
 from tallybook.routes.context import answer
+from tallybook.routes.single import choice, single
 
 _LIMIT_DEFAULT = 20
 _LIMIT_MAX = 100
@@ -29,20 +30,7 @@ def parse_list(parameters: Iterable[tuple[str, str]]) -> ListRequest:
     Raises:
         InvalidRequest: naming the parameter.
     """
-    given: dict[str, str] = {}
-    for name, value in parameters:
-        if name not in _PARAMETERS:
-            raise InvalidRequest(
-                f"Unknown parameter: {name[:TEXT_MAX]!r}{nearest(name, _PARAMETERS)}. "
-                f"A list takes {', '.join(_PARAMETERS)}.",
-                param=name[:TEXT_MAX],
-                code="unknown_parameter",
-            )
-        if name in given:
-            raise InvalidRequest(
-                f"Invalid '{name}': it is given more than once. Give it once.", param=name, code="invalid_value"
-            )
-        given[name] = value
+    given = single(parameters, _PARAMETERS)
     limit = given.get("limit", str(_LIMIT_DEFAULT))
     if not (limit.isascii() and limit.isdigit() and len(limit) <= 9 and 1 <= int(limit) <= _LIMIT_MAX):
         raise InvalidRequest(
@@ -50,13 +38,7 @@ def parse_list(parameters: Iterable[tuple[str, str]]) -> ListRequest:
             param="limit",
             code="invalid_value",
         )
-    order = given.get("order", "asc")
-    if order not in ("asc", "desc"):
-        raise InvalidRequest(
-            f"Invalid value: {order[:64]!r}. Supported values are: 'asc' and 'desc'.",
-            param="order",
-            code="invalid_value",
-        )
+    order = choice(given, "order", ("asc", "desc"))
     return ListRequest(int(limit), given.get("after") or None, order == "desc")
 
 
