@@ -44,7 +44,8 @@ def charged(store: DuckStore, days: int = 30) -> dict[Line, Decimal]:
 
 
 def post(store: DuckStore, *events: str) -> None:
-    store.append([Batch("org-a", decode("\n".join(events).encode(), NOW_MS, 10_000).records)])
+    decoded = decode("\n".join(events).encode(), NOW_MS, 10_000)
+    store.append([Batch("org-a", decoded.records, columns=decoded.columns)])
 
 
 def completion(number: int, at_s: int, tokens: int = 10, more: str = "") -> str:

@@ -27,7 +27,11 @@ def store(tmp_path: Path) -> Iterator[DuckStore]:
 
 
 def post(store: DuckStore, *events: str, organization: str = "org-a") -> Outcome:
-    return store.append([Batch(organization, decode("\n".join(events).encode(), NOW_MS, 1000).records)])[0]
+    """Commit events and fold them, so that each commit leaves rows of its own in the rollups."""
+    decoded = decode("\n".join(events).encode(), NOW_MS, 10_000)
+    (outcome,) = store.append([Batch(organization, decoded.records, columns=decoded.columns)])
+    store.fold()
+    return outcome
 
 
 def image(number: int, *, user: str = "u1", images: int = 1) -> str:
@@ -56,8 +60,8 @@ def test_many_small_commits_compact_to_one_row_a_cell_and_answer_the_same(store:
     for number in range(20):
         post(store, image(number, user=f"u{number % 2}"))
     before = rows(store)
-    # 20 events in 10 hours and 1 day, of 2 users: hours 20 rows for 20 cells, days 20 rows for 2 cells
-    assert store.compact(1, merges_max=100) == 18
+    # 20 rows in each rollup. Cells: days 2 by user, 1 by project; hours 20 by user, 10 by project; minutes 20
+    assert store.compact(1, merges_max=100) == 18 + 19 + 0 + 10 + 0
     assert store.compact(1, merges_max=100) == 0
     assert rows(store) == before
     assert store.check(None) == []
@@ -66,17 +70,17 @@ def test_many_small_commits_compact_to_one_row_a_cell_and_answer_the_same(store:
 def test_a_day_with_little_surplus_waits_until_it_has_more(store: DuckStore) -> None:
     for number in range(4):
         post(store, image(number))
-    # 4 rows for the one day, 4 rows for two hours
-    assert store.compact(3, merges_max=100) == 3
+    # Each by user and by project: 4 rows for the one day, 4 rows for two hours
+    assert store.compact(3, merges_max=100) == 3 + 3
     assert store.compact(3, merges_max=100) == 0
-    assert store.compact(1, merges_max=100) == 2
+    assert store.compact(1, merges_max=100) == 2 + 2
 
 
 def test_compaction_takes_the_worst_first_and_no_more_than_asked(store: DuckStore) -> None:
     for number in range(6):
         post(store, image(number))
-    assert store.compact(1, merges_max=1) == 5  # the day; its three hours wait
-    assert store.compact(1, merges_max=1) == 3
+    # First the two rollups of days, then the two of hours
+    assert [store.compact(1, merges_max=1) for _ in range(5)] == [5, 5, 3, 3, 0]
 
 
 def test_a_day_untouched_since_the_last_look_is_not_looked_at(store: DuckStore) -> None:
@@ -166,7 +170,7 @@ def test_sums_beyond_64_bits_are_exact(store: DuckStore) -> None:
     events = [
         f'{{"kind": "images", "id": "{number}", "timestamp": {DAY}, "images": {largest}}}' for number in range(2000)
     ]
-    store.append([Batch("org-a", decode("\n".join(events).encode(), NOW_MS, 5000).records)])
+    post(store, *events)
     total = [row.measures[0] for row in store.usage(KINDS["images"], question())]
     assert total == [2000 * largest]
     store.compact(1, merges_max=100)

@@ -2,25 +2,25 @@
 
 import asyncio
 import re
-import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final
 
 import structlog
 from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Match
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import BaseRoute, Match, Route, Router
+from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 
+from tallybook import logs
+from tallybook.attempts import Attempts
 from tallybook.clock import now_ms
 from tallybook.config import Settings
-from tallybook.errors import CommandFailed, MethodNotAllowed, NotFound, RequestError
+from tallybook.errors import CommandFailed, MethodNotAllowed, NotFound, RequestError, Unavailable
 from tallybook.event import nearest
 from tallybook.ingest.writer import Writer
 from tallybook.keys import KeyStore
@@ -31,14 +31,19 @@ from tallybook.routes import costs, events, exports, maintain, operate, quaranti
 from tallybook.routes import keys as keys_routes
 from tallybook.routes.context import Context, answer
 from tallybook.store.duckdb import DuckStore
+from tallybook.wire.headers import NOTHING_LOADED, SECURITY_HEADERS
 
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:-]{1,128}", re.ASCII)
+_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9_.:-]{1,128}")
+_ALWAYS_SERVED: Final = ("/healthz", "/readyz", "/metrics")
+"""Also on connections beyond the limit: a server that is full is neither dead nor to be restarted."""
 _ROWS_FOR_CELL_MAX: Final = 1.25
 """Rollup rows for each cell of a day from which on merging them pays."""
 _DECODES_MAX: Final = 4
 """Large bodies decoded at once: more would only take turns, each holding its memory."""
 _MERGES_MAX: Final = 8
 """Days of a rollup merged at once: a second or so of work, for which a stop may have to wait."""
+_FOLD_EVERY_S: Final = 1
+"""Seconds of events that pages read one by one, beside the rollups."""
 _COMPACT_BREATH_S: Final = 1
 _EXPORTS_MAX: Final = 2
 _LOOK_AT_PRICES_S: Final = 5
@@ -47,7 +52,7 @@ _log = structlog.get_logger()
 
 
 @contextmanager
-def opened(settings: Settings) -> Iterator[ASGIApp]:
+def opened(settings: Settings) -> Iterator["Observed"]:
     """Open a data directory that belongs to this process alone, and yield the app over it.
 
     When the caller is done, however that comes about, what waits is written and the store is closed.
@@ -68,12 +73,13 @@ def opened(settings: Settings) -> Iterator[ASGIApp]:
     writer = Writer(store, settings.queue_bytes_max, metrics)
     writer.start()
     try:
-        yield _Observed(
+        yield Observed(
             _build(
                 Context(
                     settings=settings,
                     store=store,
                     keys=keys,
+                    attempts=Attempts(settings.wrong_keys_max),
                     writer=writer,
                     metrics=metrics,
                     queries=CapacityLimiter(settings.queries_max),
@@ -93,7 +99,15 @@ def opened(settings: Settings) -> Iterator[ASGIApp]:
 
 def _build(context: Context) -> Starlette:
     app = Starlette(
-        routes=[
+        exception_handlers={
+            RequestError: _request_error,
+            HTTPException: _http_error,
+            ClientDisconnect: _gone,
+            Exception: _crash,
+        },
+    )
+    app.router = _Router(
+        [
             *usage.routes,
             *costs.routes,
             *exports.routes,
@@ -103,22 +117,15 @@ def _build(context: Context) -> Starlette:
             *keys_routes.routes,
             *operate.routes,
         ],
-        lifespan=_lifespan,
-        exception_handlers={
-            RequestError: _request_error,
-            HTTPException: _http_error,
-            ClientDisconnect: _gone,
-            Exception: _crash,
-        },
+        _lifespan,
     )
-    app.router.redirect_slashes = False  # an address with a slash too many is unknown, and says so in the envelope
     app.state.context = context
     return app
 
 
 @asynccontextmanager
 async def _lifespan(app: Starlette) -> AsyncIterator[None]:
-    chores = [asyncio.create_task(chore(app.state.context)) for chore in (_compact_now_and_then, _watch_prices)]
+    chores = [asyncio.create_task(chore(app.state.context)) for chore in (_fold_now_and_then, _compact_now_and_then, _watch_prices)]
     yield
     for chore in chores:
         chore.cancel()
@@ -145,6 +152,16 @@ async def _watch_prices(context: Context) -> None:
         context.metrics.price_files_refused.set(context.prices.problem is not None)
 
 
+async def _fold_now_and_then(context: Context) -> None:
+    while True:
+        await asyncio.sleep(_FOLD_EVERY_S)
+        try:
+            with context.metrics.fold_s.time():
+                await to_thread.run_sync(context.store.fold)
+        except Exception:
+            _log.exception("folding failed; answers read the events themselves")
+
+
 async def _compact_now_and_then(context: Context) -> None:
     saved = 0
     while context.settings.compact_every_s:
@@ -161,41 +178,41 @@ async def _compact_now_and_then(context: Context) -> None:
                 _log.info("compacted", rows_saved=saved)
 
 
-class _Observed:
+class Observed:
     """Gives each request an id, logs and counts it."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
-        self._metrics = metrics
+        self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or the start and the stop of the app."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
-        structlog.contextvars.bind_contextvars(request_id=request_id)
+        request_id = _request_id(scope["headers"])
+        logs.request_id.set(request_id)
         started = time.perf_counter()
         status = 500
 
-        async def send_with_id(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                headers["x-content-type-options"] = "nosniff"
-                headers["cache-control"] = "no-store"
+                headers = message["headers"]
+                if not any(name == b"content-security-policy" for name, _ in headers):
+                    headers = [*headers, NOTHING_LOADED]
+                message["headers"] = [*headers, (b"x-request-id", request_id.encode()), *SECURITY_HEADERS]
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, receive, send_with_headers)
         except Exception:  # noqa: S110  answered and logged by `_crash`, which sees it first
             pass
         finally:
             # The pattern, not the path: a label or a log line must not hold what a client made up.
             route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.requests.labels(scope["method"] if status != 405 else "other", route, status).inc()
+            self.metrics.count_request(scope["method"] if status != 405 else "other", route, status)
             _log.info(
                 "request",
                 method=scope["method"],
@@ -203,7 +220,42 @@ class _Observed:
                 status=status,
                 duration_ms=round((time.perf_counter() - started) * 1000, 2),
             )
-            structlog.contextvars.clear_contextvars()
+
+
+def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the id a client chose for its request, or a new one."""
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value.decode()
+    return logs.new_request_id()
+
+
+class _Router(Router):
+    """Finds what has no parameter in its path by a look-up; going through all routes takes longer than most answers."""
+
+    def __init__(self, routes: Sequence[BaseRoute], lifespan: Lifespan[Starlette]) -> None:
+        # An address with a slash too many is unknown, and says so in the envelope.
+        super().__init__(routes, redirect_slashes=False, lifespan=lifespan)
+        self._plain = {
+            (method, route.path): route
+            for route in routes
+            if isinstance(route, Route) and not route.param_convertors
+            for method in route.methods or ()
+        }
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["state"].get("is_surplus") and scope["path"] not in _ALWAYS_SERVED:
+            raise Unavailable(
+                "Too many connections are open; send the request again later, over a connection you keep",
+                code="too_many_connections",
+                retry_after_s=1,
+            )
+        route = scope["type"] == "http" and self._plain.get((scope["method"], scope["path"]))
+        if not route:
+            await super().app(scope, receive, send)
+            return
+        scope["route"] = route
+        await route.app(scope, receive, send)
 
 
 async def _request_error(request: Request, error: Exception) -> Response:

@@ -54,6 +54,12 @@ class Settings:
     """The most memory the store's engine uses."""
     queries_max: Annotated[int, _between(1, 1_000)] = 4
     """The most questions answered at once; further ones wait."""
+    connections_max: Annotated[int, _between(1, 100_000)] = 1_000
+    """The most connections served at once; requests on further ones get 503 with Retry-After."""
+    client_s_max: Annotated[int, _between(1, 3_600)] = 30
+    """Seconds a client has to send a request, or to take an answer, and one more for every 16 KiB of it."""
+    wrong_keys_max: Annotated[int, _between(1, 1_000_000)] = 20
+    """Wrong keys a minute from a client's address; further ones get 429 with Retry-After. A right key always works."""
     compact_every_s: Annotated[int, _between(0, 86_400)] = 60
     """Seconds between looks for rollups worth compacting; 0 never looks."""
     price_file: Path | None = None

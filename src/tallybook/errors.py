@@ -7,8 +7,10 @@ TallybookError
 │   ├── Forbidden           403
 │   ├── NotFound            404
 │   ├── MethodNotAllowed    405
+│   ├── RequestTooSlow      408
 │   ├── BodyTooLarge        413
 │   ├── UnsupportedEncoding 415
+│   ├── HeadTooLarge        431
 │   ├── Busy                429, with Retry-After
 │   └── Unavailable         503, with Retry-After
 └── OperatorError           something the operator has to set right: told in one line, exit code 1
@@ -82,6 +84,12 @@ class MethodNotAllowed(RequestError):
     status = 405
 
 
+class RequestTooSlow(RequestError):
+    """The request did not arrive in the time there is for it."""
+
+    status = 408
+
+
 class BodyTooLarge(RequestError):
     """The body, or what it unpacks to, is above the limit."""
 
@@ -92,6 +100,12 @@ class UnsupportedEncoding(RequestError):
     """A Content-Encoding other than those the server can unpack."""
 
     status = 415
+
+
+class HeadTooLarge(RequestError):
+    """Request line and headers are above the limit."""
+
+    status = 431
 
 
 class Busy(RequestError):

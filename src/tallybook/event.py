@@ -95,7 +95,7 @@ def _structure(kind: UsageKind) -> type[msgspec.Struct]:
 
 
 _DEFAULTS: Final = {"batch": False, "api_source": "unlabeled"}
-_ORIGINS: Final = ("agents_api", "unlabeled")
+ORIGINS: Final = ("agents_api", "unlabeled")
 
 
 def _dimension_type(name: str) -> Any:
@@ -109,7 +109,7 @@ def _dimension_type(name: str) -> Any:
 Values = tuple[Any, ...]
 
 
-class _Shape(NamedTuple):
+class Shape(NamedTuple):
     """How the fields of one kind's structure lie: id, timestamp, dimensions, measures, cost."""
 
     kind: UsageKind
@@ -119,9 +119,9 @@ class _Shape(NamedTuple):
     complete: Callable[[Values], tuple[int, ...]]
 
 
-def _shape(kind: UsageKind) -> _Shape:
+def _shape(kind: UsageKind) -> Shape:
     order = ("id", "timestamp", *kind.dimensions, *kind.measures)
-    return _Shape(
+    return Shape(
         kind,
         2 + len(kind.dimensions),
         tuple(order.index(name) for name in kind.required),
@@ -138,7 +138,7 @@ def _settler(kind: UsageKind) -> Callable[[Values], Values]:
     def settle(values: Values) -> Values:
         if batch is not None and values[batch] is None:
             values = (*values[:batch], False, *values[batch + 1 :])
-        if origin is not None and values[origin] not in _ORIGINS:
+        if origin is not None and values[origin] not in ORIGINS:
             values = (*values[:origin], "unlabeled", *values[origin + 1 :])
         return values
 
@@ -155,7 +155,14 @@ def _completer(kind: UsageKind) -> Callable[[Values], tuple[int, ...]]:
     )
 
 
-_SHAPES: Final[Mapping[type[msgspec.Struct], _Shape]] = {_structure(kind): _shape(kind) for kind in KINDS.values()}
+_SHAPES: Final[Mapping[type[msgspec.Struct], Shape]] = {_structure(kind): _shape(kind) for kind in KINDS.values()}
+
+
+def shape_of(event_type: type[msgspec.Struct]) -> Shape:
+    """Return how the fields of one of the types of `Event` lie."""
+    return _SHAPES[event_type]
+
+
 Event = Union[tuple(_SHAPES)]  # type: ignore[valid-type]  # noqa: UP007  one type a row of the table
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -196,7 +203,7 @@ def record(event: msgspec.Struct, now_ms: int, *, received_ms: int | None = None
     return Record(kind, event_id, instant_ms, identity, dimensions, measures, amount)
 
 
-def _faults(event: msgspec.Struct, shape: _Shape, values: Values, now_ms: int) -> list[Fault]:
+def _faults(event: msgspec.Struct, shape: Shape, values: Values, now_ms: int) -> list[Fault]:
     """Everything that is wrong with an event whose fields have the right types."""
     faults = _text_faults(event)
     if values[1] is not None:

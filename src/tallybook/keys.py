@@ -4,6 +4,8 @@ They live in a SQLite file beside the store, not in it: the store's file belongs
 be made or revoked from the command line while the server runs. A revoked key is refused from the next request on.
 
 A key is 256 random bits, so a plain SHA-256 is kept of it: there is nothing to guess that a slow hash would protect.
+Keys are looked up by that hash, and never compared themselves. What the time of a look-up might tell is how far the
+hash of a guess agrees with a stored one; nobody can choose guesses by their hash so as to come nearer to the key.
 """
 
 import hashlib
@@ -12,7 +14,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -25,6 +27,8 @@ LIFE_S_MAX: Final = 3_162_240_000
 """A hundred years: a key that is to live longer need not expire."""
 _USED_EVERY_S: Final = 60
 """`last_used_at` is exact to a minute: one write a key and minute, not one a request."""
+_KEPT_MAX: Final = 10_000
+"""Keys held in memory, some 1 KB each."""
 
 
 class Scope(StrEnum):
@@ -80,6 +84,8 @@ class KeyStore:
         path = directory / FILE_NAME
         path.touch(mode=0o600)
         self._lock = threading.Lock()
+        self._kept: dict[bytes, Key] = {}
+        self._kept_version: object = None
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=2)
         try:
             self._connection.execute("PRAGMA journal_mode = WAL")
@@ -145,16 +151,27 @@ class KeyStore:
         return key, value
 
     def find(self, value: str, now_s: int) -> Key | None:
-        """Return the key with this value and note its use; None if it is unknown or expired."""
+        """Return the key with this value and note its use; None if it is unknown or expired.
+
+        Keys that were found are kept in memory for as long as nobody changes the file, this process or another.
+        """
         hashed = _hash(value)
         with self._lock:
-            row = self._connection.execute(f"SELECT {_COLUMNS} FROM keys WHERE hash = ?", [hashed]).fetchone()
-            if row is None:
-                return None
-            key = _key(row)
+            # Changes whenever another connection has committed, and costs half of looking for a key.
+            version = self._connection.execute("PRAGMA data_version").fetchone()
+            if version != self._kept_version or len(self._kept) >= _KEPT_MAX:
+                self._kept.clear()
+                self._kept_version = version
+            key = self._kept.get(hashed)
+            if key is None:
+                row = self._connection.execute(f"SELECT {_COLUMNS} FROM keys WHERE hash = ?", [hashed]).fetchone()
+                if row is None:
+                    return None
+                key = self._kept[hashed] = _key(row)
             if key.expires_at_s is not None and key.expires_at_s <= now_s:
                 return None
             if key.last_used_at_s is None or key.last_used_at_s <= now_s - _USED_EVERY_S:
+                self._kept[hashed] = replace(key, last_used_at_s=now_s)
                 # A key stays good when its use cannot be noted, on a full disk for instance.
                 with suppress(sqlite3.OperationalError):
                     self._connection.execute("UPDATE keys SET last_used_at = ? WHERE hash = ?", [now_s, hashed])
@@ -212,6 +229,7 @@ class KeyStore:
             cursor = self._connection.execute(
                 "DELETE FROM keys WHERE organization_id = ? AND id = ?", [organization_id, key_id]
             )
+            self._kept.clear()
         return cursor.rowcount > 0
 
     def close(self) -> None:

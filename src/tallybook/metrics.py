@@ -51,26 +51,54 @@ class Metrics:
             ["method", "route", "status"],
             registry=self.registry,
         )
+        self.connections = Gauge("tallybook_connections", "Open connections.", registry=self.registry)
+        self.wrong_keys = Counter(
+            "tallybook_wrong_keys", "Requests with a key that is unknown, revoked or expired.", registry=self.registry
+        )
+        # Finding the counter of some labels takes the library longer than counting.
+        self._requests: dict[tuple[str, str, int], Counter] = {}
+        self._events: dict[tuple[str, str], Counter] = {}
         self.queue_bytes = Gauge(
             "tallybook_queue_bytes", "Bytes of bodies waiting to be written.", registry=self.registry
         )
         self.store_bytes = Gauge("tallybook_store_bytes", "Size of the store on disk.", registry=self.registry)
+        self.fold_s = Histogram(
+            "tallybook_fold_seconds",
+            "Time to add what was committed to the rollups.",
+            buckets=_LATENCY_S,
+            registry=self.registry,
+        )
         self.compacted_rows = Counter(
             "tallybook_compacted_rows", "Rollup rows saved by compaction.", registry=self.registry
         )
 
+    def count_request(self, method: str, route: str, status: int) -> None:
+        """Count an answered request."""
+        labels = (method, route, status)
+        counter = self._requests.get(labels)
+        if counter is None:
+            counter = self._requests[labels] = self.requests.labels(*labels)
+        counter.inc()
+
     def count(self, outcome: Outcome, rejected: int) -> None:
         """Count what became of the events of one request."""
         for kind, number in outcome.accepted.items():
-            self.events.labels(kind, "accepted").inc(number)
+            self._count_events(kind, "accepted", number)
         for kind, number in outcome.duplicates.items():
-            self.events.labels(kind, "duplicate").inc(number)
+            self._count_events(kind, "duplicate", number)
         for kind, number in outcome.unpriced.items():
             self.unpriced_events.labels(kind).inc(number)
         for conflict in outcome.conflicts:
-            self.events.labels(conflict.kind, "conflict").inc()
+            self._count_events(conflict.kind, "conflict", 1)
         if rejected:
-            self.events.labels("unknown", "rejected").inc(rejected)
+            self._count_events("unknown", "rejected", rejected)
+
+    def _count_events(self, kind: str, outcome: str, number: int) -> None:
+        labels = (kind, outcome)
+        counter = self._events.get(labels)
+        if counter is None:
+            counter = self._events[labels] = self.events.labels(*labels)
+        counter.inc(number)
 
     def render(self) -> bytes:
         """Return all measurements in Prometheus' text format."""

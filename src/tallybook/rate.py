@@ -125,7 +125,7 @@ class Book(Protocol):
         ...
 
     def rules(self, kind: UsageKind, dimensions: tuple[str | bool | None, ...], day_s: int, /) -> tuple[Rule, ...]:
-        """Return what holds for events of a kind and dimensions on one UTC day.
+        """Return what holds for events of a kind and dimensions on one UTC day; it is the same whoever used it.
 
         Returns:
             Ordered by instant, then threshold; the last rule an event satisfies is its own. The first holds from the

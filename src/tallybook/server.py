@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -9,20 +10,27 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Final
+from functools import partial
+from typing import Final, cast
 
+import structlog
 import uvicorn
 
-from tallybook.app import opened
+from tallybook.app import Observed, opened
 from tallybook.clock import now_s
 from tallybook.config import ADMIN_KEY_VARIABLE, DEFAULT_ORGANIZATION, Settings
+from tallybook.connection import Connection, Room, surplus_max
 from tallybook.errors import CommandFailed
 from tallybook.keys import ALL_SCOPES, PREFIX, KeyStore
 from tallybook.lock import Address, hold, publish
 
 _BACKLOG: Final = 2048
+_OTHER_FILES_MAX: Final = 64
+"""Open files that are no connections: the store's, the keys', and what a question too large for memory spills into."""
 _KEY_LENGTH_MIN: Final = 32
 _START_S_MAX: Final = 60
+
+_log = structlog.get_logger()
 
 
 def serve(settings: Settings, announce: Callable[[str, str | None], None]) -> None:
@@ -80,15 +88,36 @@ def _listening(settings: Settings) -> Iterator[tuple[uvicorn.Server, list[socket
         }.get(host, f"[{host}]" if ":" in host else host)
         url = f"http://{host}:{port}"
         publish(settings.data, Address(os.getpid(), url))
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            backlog=_BACKLOG,
-            timeout_graceful_shutdown=settings.stop_s_max,
-        )
-        yield uvicorn.Server(config), [listener], url
+        yield uvicorn.Server(_config(app, settings)), [listener], url
+
+
+def _config(app: Observed, settings: Settings) -> uvicorn.Config:
+    room = Room(_connections_max(settings.connections_max), settings.client_s_max, app.metrics)
+    return uvicorn.Config(
+        app,
+        http=cast("type[Connection]", partial(Connection, room=room)),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # whom a proxy speaks for is asked where it matters, not for every request
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=settings.stop_s_max,
+    )
+
+
+def _connections_max(wanted: int) -> int:
+    """Raise the process's limit of open files as far as need be; return how many connections fit below it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + surplus_max(wanted) + _OTHER_FILES_MAX
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft not in (resource.RLIM_INFINITY, hard) and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed == needed:
+        return wanted
+    fitting = max(1, (allowed - _OTHER_FILES_MAX) * wanted // (wanted + surplus_max(wanted)))
+    _log.warning("fewer connections than set", connections_max=fitting, files_max=hard)
+    return fitting
 
 
 def refuse_taken_address(settings: Settings) -> None:

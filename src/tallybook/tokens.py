@@ -12,6 +12,7 @@ The last three are not equations: some sources count reasoning or rejected token
 whole, however, is the usual sign of double counting and is refused.
 """
 
+from collections.abc import Mapping
 from typing import Final, NoReturn
 
 from tallybook.kinds import TOKEN_MEASURES
@@ -21,6 +22,27 @@ _INPUT_PARTS: Final = slice(_NAMES["input_cached_tokens"], _NAMES["output_tokens
 _OUTPUT_PARTS: Final = slice(_NAMES["output_text_tokens"], None)
 _NO_INPUT_PARTS: Final = (None,) * 10
 _NO_OUTPUT_PARTS: Final = (None,) * 3
+
+
+DERIVED: Final[Mapping[str, Mapping[str, int]]] = {
+    "input_uncached_tokens": {"input_tokens": 1, "input_cached_tokens": -1, "input_cache_write_tokens": -1},
+    "input_text_tokens": {
+        "input_tokens": 1,
+        "input_cached_tokens": -1,
+        "input_cache_write_tokens": -1,
+        "input_image_tokens": -1,
+        "input_audio_tokens": -1,
+        "input_cached_audio_tokens": 1,
+    },
+    "input_cached_text_tokens": {
+        "input_cached_tokens": 1,
+        "input_cached_audio_tokens": -1,
+        "input_cached_image_tokens": -1,
+    },
+    "output_text_tokens": {"output_tokens": 1, "output_audio_tokens": -1, "output_image_tokens": -1},
+}
+"""Parts that nearly always are what others leave over: which, and their signs. None of them follows from another of
+them. Where an event says otherwise, its own word counts."""
 
 
 class Contradiction(ValueError):

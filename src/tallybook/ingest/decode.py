@@ -5,14 +5,18 @@ one by one, so that the good ones are kept and each bad one is explained. Knows 
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
 import msgspec
 
+from tallybook.columns import Columns, read_columns
 from tallybook.errors import BodyTooLarge, InvalidRequest
 from tallybook.event import Event, Fault, FaultyEvent, Record, explain, record
+
+COLUMNS_MIN: Final = 64
+"""Events from which on reading them as columns is quicker than one by one."""
 
 _ONE: Final = msgspec.json.Decoder(Event)
 _MANY: Final = msgspec.json.Decoder(list[Event])  # type: ignore[valid-type]
@@ -41,13 +45,15 @@ class Decoded(NamedTuple):
 
     Attributes:
         records: the good events, in the order of the body.
-        indexes: the place of each record in the body.
+        indexes: the place of each good event in the body.
         rejected: the rest.
+        columns: the good events of a large body, instead of records.
     """
 
     records: list[Record]
-    indexes: list[int]
+    indexes: Sequence[int]
     rejected: list[Rejected]
+    columns: Sequence[Columns] = ()
 
 
 def decode(body: bytes, now_ms: int, events_max: int) -> Decoded:
@@ -75,9 +81,11 @@ def decode(body: bytes, now_ms: int, events_max: int) -> Decoded:
         events = _decode_well_formed(body)
         if len(events) > events_max:
             raise _too_many(len(events), events_max)
+        if len(events) >= COLUMNS_MIN and not check_text:
+            return Decoded([], range(len(events)), [], read_columns(events, now_ms))
         records = [record(event, now_ms, check_text=check_text) for event in events]
-        return Decoded(records, list(range(len(records))), [])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, FaultyEvent):
+        return Decoded(records, range(len(records)), [])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):  # a FaultyEvent is a ValueError
         items = list(_split(body))
     if len(items) > events_max:
         raise _too_many(len(items), events_max)
@@ -174,15 +182,15 @@ def _problem(item: bytes) -> str:
 
 
 def _decode_each(items: Iterable[bytes], now_ms: int) -> Decoded:
-    decoded = Decoded([], [], [])
+    records, indexes, rejected = [], [], []
     for index, item in enumerate(items):
         found = decode_one(item, now_ms)
         if isinstance(found, Record):
-            decoded.records.append(found)
-            decoded.indexes.append(index)
+            records.append(found)
+            indexes.append(index)
         else:
-            decoded.rejected.append(Rejected(index, item, found))
-    return decoded
+            rejected.append(Rejected(index, item, found))
+    return Decoded(records, indexes, rejected)
 
 
 def decode_one(item: bytes, now_ms: int, received_ms: int | None = None) -> Record | list[Fault]:

@@ -4,10 +4,11 @@ While one commit is on its way to disk the next gathers, so that many small requ
 waits for nobody. A caller gets its answer when its commit is on disk, never before.
 """
 
+import asyncio
 import threading
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import structlog
@@ -25,7 +26,7 @@ _log = structlog.get_logger()
 class _Waiting(NamedTuple):
     batch: Batch
     size_bytes: int
-    future: Future[Outcome]
+    future: asyncio.Future[Outcome]
 
 
 class Writer:
@@ -43,6 +44,7 @@ class Writer:
         self._metrics = metrics
         self._queue: deque[_Waiting] = deque()
         self._queue_bytes = 0
+        metrics.queue_bytes.set_function(lambda: self._queue_bytes)
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="writer")
@@ -64,8 +66,10 @@ class Writer:
         """Whether batches are being written."""
         return self._thread.is_alive() and not self._stopping
 
-    def submit(self, batch: Batch, size_bytes: int) -> Future[Outcome]:
-        """Queue a batch; the future has its outcome once it is on disk.
+    def submit(self, batch: Batch, size_bytes: int) -> asyncio.Future[Outcome]:
+        """Queue a batch, from the event loop; the future has its outcome once it is on disk.
+
+        What is queued gets written, also when the client that asked for it is gone.
 
         Args:
             batch: what to write.
@@ -75,9 +79,7 @@ class Writer:
             Busy: too much is waiting already.
             Unavailable: the server is stopping.
         """
-        waiting = _Waiting(batch, size_bytes, Future())
-        # What is queued gets written, also when the client that asked for it is gone.
-        waiting.future.set_running_or_notify_cancel()
+        waiting = _Waiting(batch, size_bytes, asyncio.get_running_loop().create_future())
         with self._changed:
             self.refuse_if_full(size_bytes)
             self._queue.append(waiting)
@@ -109,9 +111,9 @@ class Writer:
                 self._changed.wait()
             taken: list[_Waiting] = []
             records = 0
-            while self._queue and (not taken or records + len(self._queue[0].batch.records) <= _COMMIT_RECORDS):
+            while self._queue and (not taken or records + self._queue[0].batch.events <= _COMMIT_RECORDS):
                 taken.append(self._queue.popleft())
-                records += len(taken[-1].batch.records)
+                records += taken[-1].batch.events
             return taken
 
     def _commit(self, batches: Sequence[_Waiting]) -> None:
@@ -126,11 +128,25 @@ class Writer:
                     self._commit([waiting])
                 return
             _log.exception("commit failed")
-            batches[0].future.set_exception(error)
+            _tell(batches, [error])
             return
-        for waiting, outcome in zip(batches, outcomes, strict=True):
-            waiting.future.set_result(outcome)
+        _tell(batches, outcomes)
 
     def _add_queue_bytes(self, size_bytes: int) -> None:
         self._queue_bytes += size_bytes
-        self._metrics.queue_bytes.set(self._queue_bytes)
+
+
+def _tell(batches: Sequence[_Waiting], found: Sequence[Outcome | Exception]) -> None:
+    """Tell the event loop what became of batches, at once: to wake it up for each would take longer than their work."""
+
+    def settle() -> None:
+        for waiting, outcome in zip(batches, found, strict=True):
+            if waiting.future.done():  # whoever waited has given up
+                continue
+            if isinstance(outcome, Exception):
+                waiting.future.set_exception(outcome)
+            else:
+                waiting.future.set_result(outcome)
+
+    with suppress(RuntimeError):  # the loop has ended, and all who waited with it
+        batches[0].future.get_loop().call_soon_threadsafe(settle)

@@ -1,17 +1,19 @@
 """What every route needs: the parts of the running app, and who is asking."""
 
 import re
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
 from anyio import CapacityLimiter
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from tallybook.attempts import Attempts
 from tallybook.clock import now_s
 from tallybook.config import Settings
-from tallybook.errors import Forbidden, InvalidRequest, Unauthorized
+from tallybook.errors import Busy, Forbidden, InvalidRequest, RequestError, Unauthorized
 from tallybook.ingest.unpack import too_large
 from tallybook.ingest.writer import Writer
 from tallybook.keys import Key, KeyStore, Scope, redact
@@ -21,6 +23,8 @@ from tallybook.store.protocol import Store
 
 _FIELD: Final = re.compile(r"(?:field `|`\$\.)(\w+)")
 """Where msgspec names a field in what it says."""
+_LOOPBACK: Final = ("127.0.0.1", "::1")
+"""Where a proxy is trusted to say whom it speaks for."""
 SMALL_BODY_BYTES: Final = 64 * 1024
 """The largest body read where no events are expected."""
 
@@ -33,6 +37,7 @@ class Context:
         settings: as given by the operator.
         store: where usage is kept.
         keys: who may do what.
+        attempts: who gave wrong keys lately.
         writer: the only way into the store.
         metrics: what Prometheus can ask.
         queries: how many questions are answered at once.
@@ -45,6 +50,7 @@ class Context:
     settings: Settings
     store: Store
     keys: KeyStore
+    attempts: Attempts
     writer: Writer
     metrics: Metrics
     queries: CapacityLimiter
@@ -65,6 +71,7 @@ def authorize(request: Request, scope: Scope) -> Key:
 
     Raises:
         Unauthorized: there is none, or it is unknown, revoked or expired.
+        Busy: so were many others that came from the same address.
         Forbidden: it lacks the scope.
     """
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
@@ -74,13 +81,10 @@ def authorize(request: Request, scope: Scope) -> Key:
             "You didn't provide an API key. Send an admin key in the header 'Authorization: Bearer sk-admin-...'.",
             code="invalid_api_key",
         )
-    key = context(request).keys.find(value, now_s())
+    app = context(request)
+    key = app.keys.find(value, now_s())
     if key is None:
-        raise Unauthorized(
-            f"Incorrect API key provided: {redact(value)}. It is unknown, revoked or expired; make one with "
-            "'tallybook keys create'.",
-            code="invalid_api_key",
-        )
+        raise _refusal(app, request, value)
     if scope not in key.scopes:
         raise Forbidden(
             f"You have insufficient permissions for this operation. Missing scopes: {scope}. "
@@ -88,6 +92,32 @@ def authorize(request: Request, scope: Scope) -> Key:
             code="missing_scope",
         )
     return key
+
+
+def _refusal(app: Context, request: Request, value: str) -> RequestError:
+    """Return the error of a request with a wrong key."""
+    app.metrics.wrong_keys.inc()
+    retry_after_s = app.attempts.note(_client_address(request), time.monotonic())
+    if retry_after_s is None:
+        return Unauthorized(
+            f"Incorrect API key provided: {redact(value)}. It is unknown, revoked or expired; make one with "
+            "'tallybook keys create'.",
+            code="invalid_api_key",
+        )
+    return Busy(
+        f"Incorrect API key provided: {redact(value)}, after more than {app.settings.wrong_keys_max} wrong ones in a "
+        "minute from your address. Stop, and send a right one; that works at once.",
+        code="too_many_attempts",
+        retry_after_s=retry_after_s,
+    )
+
+
+def _client_address(request: Request) -> str:
+    """Return the address a request came from; of a proxy on this machine, the address it came to the proxy from."""
+    host = request.client.host if request.client else ""
+    if host not in _LOOPBACK:
+        return host
+    return request.headers.get("x-forwarded-for", host).rpartition(",")[2].strip()
 
 
 def answer(content: object, status: int = 200) -> Response:
@@ -102,11 +132,15 @@ async def read_body(request: Request, limit_bytes: int = SMALL_BODY_BYTES) -> by
         BodyTooLarge: it is longer.
     """
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message["body"]
         if len(body) > limit_bytes:
             raise too_large(limit_bytes)
-    return bytes(body)
+        if not message["more_body"]:
+            return bytes(body)
 
 
 async def typed_body(request: Request, shape: Any, limit_bytes: int = SMALL_BODY_BYTES) -> Any:

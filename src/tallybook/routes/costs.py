@@ -1,6 +1,5 @@
 """``/v1/organization/costs`` and what belongs to it: what has no price, the price book, charging anew."""
 
-import asyncio
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final
@@ -135,7 +134,7 @@ async def adopt(app: Context) -> None:
     """Charge by the book in force from now on."""
     app.store.use(app.prices.book, now_ms())
     # A commit makes it so: also for what is held, and costs the more the longer nobody sends anything.
-    await asyncio.wrap_future(app.writer.submit(Batch(""), 0))
+    await app.writer.submit(Batch(""), 0)
 
 
 async def rerate(request: Request) -> Response:

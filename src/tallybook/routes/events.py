@@ -1,6 +1,5 @@
 """``POST /v1/organization/usage/events``: bytes in, a receipt out, once everything is on disk."""
 
-import asyncio
 import hashlib
 from collections.abc import Mapping
 
@@ -54,7 +53,7 @@ async def receive(request: Request) -> Response:
     }
     if quarantined:
         await _make_room(app, key.organization_id, len(quarantined))
-    batch = Batch(key.organization_id, decoded.records, list(quarantined.values()))
+    batch = Batch(key.organization_id, decoded.records, list(quarantined.values()), columns=decoded.columns)
     outcome = await commit(app, batch, size_bytes)
     app.metrics.count(outcome, len(decoded.rejected))
     return receipt(outcome, decoded, quarantined)
@@ -80,7 +79,7 @@ async def commit(app: Context, batch: Batch, size_bytes: int) -> Outcome:
     """
     future = app.writer.submit(batch, size_bytes)
     try:
-        return await asyncio.wrap_future(future)
+        return await future
     except Exception as error:
         raise Unavailable(
             "The store could not write the request; nothing of it was kept, send it again",
@@ -136,7 +135,7 @@ def receipt(outcome: Outcome, decoded: Decoded, quarantined: Mapping[int, Quaran
         "rejected": len(decoded.rejected),
         "faults": faults[:_FAULTS_MAX],
     }
-    if decoded.records:
+    if decoded.indexes:
         return answer(content)
     if not decoded.rejected:
         nothing = InvalidRequest("The body holds no event; send at least one.", code="no_events")

@@ -87,20 +87,19 @@ async def replay_all(request: Request) -> Response:
 
 
 async def _replay(app: Context, organization_id: str, items: list[Quarantined]) -> Response:
-    decoded = Decoded([], [], [])
-    released, kept = [], {}
+    records, indexes, rejected, released, kept = [], [], [], [], {}
     for index, item in enumerate(items):
         outcome = decode_one(item.event, now_ms(), item.created_at_s * 1000)
         if isinstance(outcome, Record):
-            decoded.records.append(outcome)
-            decoded.indexes.append(index)
+            records.append(outcome)
+            indexes.append(index)
             released.append(item.quarantine_id)
         else:
-            decoded.rejected.append(Rejected(index, item.event, outcome))
+            rejected.append(Rejected(index, item.event, outcome))
             kept[index] = item
-    written = await commit(app, Batch(organization_id, decoded.records, released=released), 0)
+    written = await commit(app, Batch(organization_id, records, released=released), 0)
     app.metrics.count(written, 0)
-    return receipt(written, decoded, kept)
+    return receipt(written, Decoded(records, indexes, rejected), kept)
 
 
 async def _oldest(app: Context, organization_id: str, after: str | None) -> list[Quarantined]:

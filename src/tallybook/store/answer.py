@@ -1,11 +1,15 @@
 """A query as SQL. Values are always bound; names come from the table of kinds only."""
 
-from typing import Final, NamedTuple
+from collections.abc import Collection
+from typing import Any, Final, NamedTuple
+
+import duckdb
 
 from tallybook.kinds import DIMENSIONS, UsageKind
 from tallybook.query import Query
 from tallybook.store.plan import Segment, cover
-from tallybook.timegrid import DAY_S, HOUR_S, MINUTE_S, buckets
+from tallybook.store.rollups import able, folded
+from tallybook.timegrid import DAY_S, HOUR_S, MINUTE_S, buckets, floor_s
 
 
 class Statement(NamedTuple):
@@ -15,15 +19,26 @@ class Statement(NamedTuple):
     values: dict[str, object]
 
 
-_INSTANT: Final = {
-    "events": '"timestamp"',
-    "levels": '"timestamp"',
-    "usage_hours": "start",
-    "usage_days": "start",
-}
+class Snapshot:
+    """Runs statements; all see the store as it was at one instant.
+
+    Args:
+        connection: within a transaction.
+        written_lot: no event that an answer has to know of is of a later lot.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, written_lot: int) -> None:
+        self._connection = connection
+        self.folded = folded(connection)
+        self.has_rest = written_lot > self.folded.lot
+        """Whether there may be events that are in no rollup yet."""
+
+    def __call__(self, sql: str, values: dict[str, object]) -> list[tuple[Any, ...]]:
+        """Return the rows of a statement."""
+        return self._connection.execute(sql, values).fetchall()
 
 
-def usage_statement(kind: UsageKind, query: Query, *, wide: bool = False) -> Statement:
+def usage_statement(kind: UsageKind, query: Query, snapshot: Snapshot, *, wide: bool = False) -> Statement:
     """Return the statement that answers a query.
 
     Its rows: start of the bucket in Unix seconds, the query's dimensions, the kind's measures; ordered by bucket and
@@ -32,16 +47,17 @@ def usage_statement(kind: UsageKind, query: Query, *, wide: bool = False) -> Sta
     Args:
         kind: which kind of usage.
         query: the question.
+        snapshot: what it is asked of.
         wide: sums may have 128 bits. Otherwise a sum beyond 64 is NULL; such rows are fetched four times as fast.
     """
     total = "sum({})" if wide else "try_cast(sum({}) AS BIGINT)"
-    return _levels(kind, query, total) if kind.is_level else _flows(kind, query, total)
+    return _levels(kind, query, total) if kind.is_level else _flows(kind, query, snapshot, total)
 
 
-def _flows(kind: UsageKind, query: Query, total: str) -> Statement:
+def _flows(kind: UsageKind, query: Query, snapshot: Snapshot, total: str) -> Statement:
     selection, values = _selection(kind, query)
     measures = kind.measures
-    cells, window = cells_of(query, measures)
+    cells, window = cells_of(query, measures, {*query.group_by, *query.filters}, snapshot)
     values |= window
     edge, start = bucket_of(query)
     columns = [f"{start} AS start_s"]
@@ -70,16 +86,35 @@ def bucket_of(query: Query) -> tuple[str, str]:
     return edge, f"greatest(epoch_ms({edge}) // 1000, $window_s)"
 
 
-def cells_of(query: Query, columns: tuple[str, ...]) -> tuple[str, dict[str, object]]:
-    """Return SQL for the cells of a query's window, with ``instant``, ``series_id`` and columns, and its values."""
+def cells_of(
+    query: Query, columns: tuple[str, ...], dimensions: Collection[str], snapshot: Snapshot
+) -> tuple[str, dict[str, object]]:
+    """Return SQL for the cells of a query's window, with ``instant``, ``series_id`` and columns, and its values.
+
+    Args:
+        query: the question.
+        columns: what is wanted of each cell.
+        dimensions: what cells must be told apart by.
+        snapshot: what it is asked of.
+    """
+    end_s = query.end_s
+    if end_s * 1000 > snapshot.folded.latest_ms:  # all there is comes before it: the last cell may be read whole
+        end_s = -floor_s(-end_s, query.width_s)
+    segments = cover(query.start_s, end_s, able(dimensions, query.width_s))
     values: dict[str, object] = {"window_s": query.start_s}
-    segments = cover(query.start_s, query.end_s, query.width_s)
-    cells = (_cells(segment, number, columns, values) for number, segment in enumerate(segments))
+    cells = [_cells(segment, number, columns, values) for number, segment in enumerate(segments)]
+    rolled_up = [segment for segment in segments if segment.table != "facts"]
+    if rolled_up and snapshot.has_rest:
+        start_s = min(segment.start_s for segment in rolled_up)
+        end_s = min(query.end_s, max(segment.end_s for segment in rolled_up))
+        rest = _cells(Segment("facts", start_s, end_s), len(cells), columns, values)
+        cells.append(f"{rest} AND lot > $folded_lot")
+        values["folded_lot"] = snapshot.folded.lot
     return "\nUNION ALL\n".join(cells), values
 
 
 def _cells(segment: Segment, number: int, measures: tuple[str, ...], values: dict[str, object]) -> str:
-    instant = _INSTANT[segment.table]
+    instant = '"timestamp"' if segment.table == "facts" else "start"
     values |= {f"from_{number}": segment.start_s, f"to_{number}": segment.end_s}
     return (
         f"SELECT {instant} AS instant, series_id, {', '.join(measures)} FROM {segment.table} "

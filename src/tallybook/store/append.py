@@ -1,142 +1,237 @@
-"""One commit: batches become events, rollups and quarantine in a single transaction, each event once.
+"""One commit: batches become events and quarantine in a single transaction, each event once.
 
-Identity is found by a join of the batch with the stored events of its own time range. There is no index to keep and
-none to outgrow memory: the store's zone maps leave only the part of the events that can match.
+Whether an event is stored already is known of the latest ones (`tallybook.store.identities`). Otherwise it is found by
+a join of the commit with the stored events of its own time range. There is no index to keep and none to outgrow
+memory: the store's zone maps leave only the part of the events that can match.
 """
 
-from collections import Counter
-from collections.abc import Sequence
-from itertools import count, repeat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Any, Final
 
 import duckdb
 import msgspec
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from tallybook.columns import Columns, Integers, Truths, columns_of, derived
 from tallybook.event import Record
-from tallybook.kinds import DIMENSIONS, FLOWS, KINDS, MEASURES
+from tallybook.kinds import DIMENSIONS, MEASURES
 from tallybook.store import level_rates
+from tallybook.store.identities import RecentIdentities
 from tallybook.store.protocol import Batch, Conflict, Outcome, Quarantined
-from tallybook.store.rates import Charge, Rater
-from tallybook.store.series import SeriesIndex
+from tallybook.store.rates import Charges, Rater
+from tallybook.store.series import Owner, SeriesIndex
+from tallybook.tokens import DERIVED
 
 _INSTANT: Final = pa.timestamp("us")
-_SUM_MAX: Final = 2**63 - 1
 _COST: Final = pa.decimal128(38, 18)
 _AMOUNT: Final = pa.decimal128(38, 0)
 
 
-Item = tuple[int, int, str, Record]
-"""A record on its way in: number of its batch, its position there, whose it is, the record."""
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """Events of one kind and organization on their way in.
 
-
-def append(
-    connection: duckdb.DuckDBPyConnection, series: SeriesIndex, rater: Rater, batches: Sequence[Batch]
-) -> list[Outcome]:
-    """Write batches within the connection's open transaction.
-
-    Returns:
-        One outcome a batch, in order.
+    Attributes:
+        organization_id: whose they are.
+        batches: the number of each one's batch.
+        columns: the events; positions are those in their batches.
     """
-    outcomes = [Outcome() for _ in batches]
-    items: list[Item] = []
+
+    organization_id: str
+    batches: Integers
+    columns: Columns
+
+    @property
+    def owner(self) -> Owner:
+        """What their series belong to."""
+        return self.organization_id, self.columns.kind.name
+
+    def only(self, kept: Truths) -> "_Share":
+        """Return the events that are marked."""
+        return self if kept.all() else _Share(self.organization_id, self.batches[kept], self.columns.only(kept))
+
+    def per_batch(self, marked: Truths | None = None) -> Iterable[tuple[int, int]]:
+        """Return for each batch how many events it has here, or how many that are marked."""
+        numbers, counts = np.unique(self.batches if marked is None else self.batches[marked], return_counts=True)
+        return zip(numbers.tolist(), counts.tolist(), strict=True)
+
+
+class Appending:
+    """Writes commits to a store.
+
+    Args:
+        connection: the writer's.
+        series: numbers of series.
+        recent: what is known of events stored lately.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, series: SeriesIndex, recent: RecentIdentities) -> None:
+        self._connection = connection
+        self._series = series
+        self._recent = recent
+        self._written: list[tuple[list[int], Integers]] = []
+
+    def append(self, rater: Rater, batches: Sequence[Batch], lot: int) -> list[Outcome]:
+        """Write batches within the connection's open transaction.
+
+        Call `settle` after the transaction has committed, `forget` after it was rolled back.
+
+        Args:
+            rater: what events are charged by.
+            batches: what to write.
+            lot: the lot that is open.
+
+        Returns:
+            One outcome a batch, in order.
+        """
+        outcomes = [Outcome() for _ in batches]
+        shares = self._new(list(_shares(self._connection, batches, outcomes)), outcomes)
+        for share in shares:
+            for number, count in share.per_batch():
+                outcomes[number].accepted[share.columns.kind.name] += count
+        if shares:
+            _insert(self._connection, self._series, rater, shares, outcomes, lot)
+        for batch, outcome in zip(batches, outcomes, strict=True):
+            _release_quarantined(self._connection, batch, outcome)
+            _keep_quarantined(self._connection, batch)
+        return outcomes
+
+    def settle(self) -> None:
+        """What was written is on disk: remember it."""
+        self._series.settle()
+        for digests, instants_ms in self._written:
+            self._recent.add(digests, instants_ms)
+        self._written = []
+
+    def forget(self) -> None:
+        """The transaction is gone."""
+        self._series.forget()
+        self._written = []
+
+    def _new(self, shares: list[_Share], outcomes: list[Outcome]) -> list[_Share]:
+        """Return what neither is stored nor occurs twice."""
+        known = [_digests(share) for share in shares]
+        digests = list(chain.from_iterable(known_here for known_here, _ in known))
+        instants = [instants_ms for _, instants_ms in known]
+        if not self._recent.are_new(digests, np.concatenate(instants) if instants else np.empty(0, np.int64)):
+            # What is stored stands before anything that is sent: only among the rest does the first sent stand.
+            shares = _without_stored(self._connection, shares, outcomes)
+            shares = _without_repeats(shares, outcomes)
+            known = [_digests(share) for share in shares]
+        self._written = known
+        return shares
+
+
+def _shares(
+    connection: duckdb.DuckDBPyConnection, batches: Sequence[Batch], outcomes: list[Outcome]
+) -> Iterator[_Share]:
+    """Yield the events of batches by organization and kind."""
+    waiting = _waiting(connection, batches) if any(batch.released for batch in batches) else set()
+    single: dict[Owner, list[tuple[int, int, Record]]] = {}
     for number, batch in enumerate(batches):
-        items += zip(repeat(number), count(), repeat(batch.organization_id), batch.records)
-    if any(batch.released for batch in batches):
-        items = _without_released(connection, items, batches, outcomes)
-    # What is stored stands before anything that is sent: only among the rest does the first sent stand.
-    fresh = _without_stored(connection, items, outcomes)
-    fresh = _without_repeats(fresh, outcomes)
-    accepted = Counter((number, record.kind.name) for number, _, _, record in fresh)
-    for (number, kind_name), events in accepted.items():
-        outcomes[number].accepted[kind_name] = events
-    if fresh:
-        _insert(connection, series, rater, fresh, outcomes)
-    for batch, outcome in zip(batches, outcomes, strict=True):
-        _release_quarantined(connection, batch, outcome)
-        _keep_quarantined(connection, batch)
-    return outcomes
+        for columns in batch.columns:
+            yield _Share(batch.organization_id, np.full(len(columns), number, np.int64), columns)
+        for position, record in enumerate(batch.records):
+            if batch.released:
+                entry = (batch.organization_id, batch.released[position])
+                if entry not in waiting:  # another request has replayed it meanwhile
+                    outcomes[number].duplicates[record.kind.name] += 1
+                    continue
+                waiting.remove(entry)
+            single.setdefault((batch.organization_id, record.kind.name), []).append((number, position, record))
+    for (organization_id, _), found in single.items():
+        numbers, positions, records = zip(*found, strict=True)
+        yield _Share(organization_id, np.array(numbers, np.int64), columns_of(records, positions))
 
 
-def _without_released(
-    connection: duckdb.DuckDBPyConnection, items: list[Item], batches: Sequence[Batch], outcomes: list[Outcome]
-) -> list[Item]:
-    """Drop records of quarantined events that another request has replayed meanwhile."""
+def _waiting(connection: duckdb.DuckDBPyConnection, batches: Sequence[Batch]) -> set[tuple[str, str]]:
+    """Return organization and id of the entries to be released that are in quarantine."""
     names = [name for batch in batches for name in batch.released]
     rows = connection.execute(
         "SELECT organization_id, quarantine_id FROM quarantine WHERE quarantine_id IN (SELECT unnest(?))", [names]
     ).fetchall()
-    waiting = set(rows)
-    kept = []
-    for item in items:
-        number, position, organization_id, record = item
-        if batches[number].released:
-            entry = (organization_id, batches[number].released[position])
-            if entry not in waiting:
-                outcomes[number].duplicates[record.kind.name] += 1
-                continue
-            waiting.remove(entry)
-        kept.append(item)
-    return kept
+    return set(rows)
 
 
-def _without_repeats(items: list[Item], outcomes: list[Outcome]) -> list[Item]:
-    """Drop what occurs twice among the items themselves; the first stands."""
-    identities = [(item[2], item[3].identity) for item in items if item[3].identity]
-    if len(set(identities)) == len(identities):
-        return items
+def _digests(share: _Share) -> tuple[list[int], Integers]:
+    """Return digests and timestamps of the events that have an identity."""
+    columns = share.columns
+    instants_ms = columns.timestamps_ms
+    identities = zip(repeat(share.organization_id), repeat(columns.kind.name), columns.ids, instants_ms.tolist())
+    digests = list(map(hash, identities))
+    if columns.has_identity.all():
+        return digests, instants_ms
+    places = np.flatnonzero(columns.has_identity)
+    return [digests[place] for place in places], instants_ms[places]
+
+
+def _without_repeats(shares: list[_Share], outcomes: list[Outcome]) -> list[_Share]:
+    """Drop what occurs twice among the events themselves; the first sent stands."""
+    kept = [np.ones(len(share.columns), np.bool_) for share in shares]
     first: dict[tuple[str, object], Record] = {}
-    kept = []
-    for item in items:
-        _, _, organization_id, record = item
-        if record.identity:
-            stands = first.setdefault((organization_id, record.identity), record)
-            if stands is not record:
-                _count_repeat(outcomes, item, stands)
-                continue
-        kept.append(item)
-    return kept
-
-
-def _without_stored(connection: duckdb.DuckDBPyConnection, items: list[Item], outcomes: list[Outcome]) -> list[Item]:
-    """Drop what the store has already."""
-    numbers = [number for number, item in enumerate(items) if item[3].identity]
-    if not numbers:
-        return items
-    records = [items[number][3] for number in numbers]
-    instants = [record.timestamp_ms for record in records]
-    connection.register(
-        "incoming",
-        pa.table(
-            {
-                "number": pa.array(numbers, pa.int32()),
-                "id": pa.array([record.id for record in records], pa.string()),
-                "timestamp": _instants(instants),
-            }
-        ),
+    items = (
+        (number, position, place, row)
+        for place, share in enumerate(shares)
+        for row, (number, position) in enumerate(
+            zip(share.batches.tolist(), share.columns.positions.tolist(), strict=True)
+        )
     )
+    for number, position, place, row in sorted(items):
+        record = shares[place].columns.record(row)
+        if record.identity:
+            stands = first.setdefault((shares[place].organization_id, record.identity), record)
+            if stands is not record:
+                _count_repeat(outcomes[number], position, record, stands)
+                kept[place][row] = False
+    return [share.only(here) for share, here in zip(shares, kept, strict=True) if here.any()]
+
+
+def _without_stored(
+    connection: duckdb.DuckDBPyConnection, shares: list[_Share], outcomes: list[Outcome]
+) -> list[_Share]:
+    """Drop what the store has already."""
+    sent = pa.concat_tables([_identities(place, share) for place, share in enumerate(shares)])
+    if not sent.num_rows:
+        return shares
+    connection.register("incoming", sent)
     match = """incoming
-        JOIN (SELECT * FROM events WHERE "timestamp" BETWEEN make_timestamp(?) AND make_timestamp(?)) AS events
+        JOIN (SELECT * FROM {table} WHERE "timestamp" BETWEEN make_timestamp(?) AND make_timestamp(?)) AS events
           ON events.id = incoming.id AND events."timestamp" = incoming."timestamp" AND events.has_identity"""
-    window = [min(instants) * 1000, max(instants) * 1000]
+    instants = np.concatenate([share.columns.timestamps_ms[share.columns.has_identity] for share in shares])
+    window = [int(instants.min()) * 1000, int(instants.max()) * 1000]
     stored = []
     # Nearly always nothing matches, and asking for one column is planned in half the time of asking for all.
-    if connection.execute(f"SELECT number FROM {match} LIMIT 1", window).fetchone():
+    if connection.execute(f"SELECT row FROM {match.format(table='events')} LIMIT 1", window).fetchone():
         stored = connection.execute(
-            f"""SELECT number, organization_id, kind, {", ".join(DIMENSIONS)}, {", ".join(MEASURES)}, cost
-                FROM {match} JOIN series ON series.series_id = events.series_id""",
+            f"""SELECT share, row, organization_id, kind, {", ".join(DIMENSIONS)}, {", ".join(MEASURES)}, cost
+                FROM {match.format(table="facts")} JOIN series ON series.series_id = events.series_id""",
             window,
         ).fetchall()
     connection.unregister("incoming")
-    taken = set()
-    for number, organization_id, kind_name, *values in stored:
-        item = items[number]
-        if number in taken or (organization_id, kind_name) != (item[2], item[3].kind.name):
-            continue
-        taken.add(number)
-        _count_repeat(outcomes, item, _stored_record(item[3], values))
-    return [item for number, item in enumerate(items) if number not in taken] if taken else items
+    kept = [np.ones(len(share.columns), np.bool_) for share in shares]
+    for place, row, organization_id, kind_name, *values in stored:
+        share = shares[place]
+        if kept[place][row] and share.owner == (organization_id, kind_name):
+            kept[place][row] = False
+            record = share.columns.record(row)
+            number, position = int(share.batches[row]), int(share.columns.positions[row])
+            _count_repeat(outcomes[number], position, record, _stored_record(record, values))
+    return [share.only(here) for share, here in zip(shares, kept, strict=True) if here.any()]
+
+
+def _identities(place: int, share: _Share) -> pa.Table:
+    rows = np.flatnonzero(share.columns.has_identity).tolist()
+    return pa.table(
+        {
+            "share": pa.array(np.full(len(rows), place), pa.int32()),
+            "row": pa.array(rows, pa.int32()),
+            "id": pa.array([share.columns.ids[row] for row in rows], pa.string()),
+            "timestamp": _instants(share.columns.timestamps_ms[rows]),
+        }
+    )
 
 
 def _stored_record(like: Record, values: list[Any]) -> Record:
@@ -149,11 +244,10 @@ def _stored_record(like: Record, values: list[Any]) -> Record:
     )
 
 
-def _count_repeat(outcomes: list[Outcome], item: Item, stands: Record) -> None:
-    number, position, _, sent = item
+def _count_repeat(outcome: Outcome, position: int, sent: Record, stands: Record) -> None:
     kind = sent.kind
     if stands.dimensions == sent.dimensions and stands.measures == sent.measures and stands.cost == sent.cost:
-        outcomes[number].duplicates[kind.name] += 1
+        outcome.duplicates[kind.name] += 1
         return
     fields = (*kind.dimensions, *kind.measures, "cost")
     pairs = zip(
@@ -163,86 +257,75 @@ def _count_repeat(outcomes: list[Outcome], item: Item, stands: Record) -> None:
         strict=True,
     )
     field, stored, value = next(pair for pair in pairs if pair[1] != pair[2])
-    outcomes[number].conflicts.append(Conflict(position, kind.name, field, stored, value))
+    outcome.conflicts.append(Conflict(position, kind.name, field, stored, value))
 
 
 def _insert(
     connection: duckdb.DuckDBPyConnection,
     series: SeriesIndex,
     rater: Rater,
-    items: list[Item],
+    shares: list[_Share],
     outcomes: list[Outcome],
+    lot: int,
 ) -> None:
-    keys = [(organization_id, record.kind.name, record.dimensions) for _, _, organization_id, record in items]
-    numbers = series.numbers(connection, keys)
-    by_kind: dict[str, list[tuple[Item, int]]] = {}
-    for item, key in zip(items, keys, strict=True):
-        by_kind.setdefault(key[1], []).append((item, numbers[key]))
-    flows: list[pa.Table] = []
+    wanted: dict[Owner, list[Any]] = {}
+    for share in shares:
+        wanted.setdefault(share.owner, []).extend(share.columns.dimensions)
+    found = {owner: iter(numbers) for owner, numbers in series.numbers(connection, wanted).items()}
+    tables: list[pa.Table] = []
     levels: list[pa.Table] = []
-    for name, rows in by_kind.items():
-        records, series_ids = [item[3] for item, _ in rows], [number for _, number in rows]
-        charges = rater.charge(records, series_ids)
-        for (item, _), charge in zip(rows, charges, strict=True):
-            if charge.is_unpriced:
-                outcomes[item[0]].unpriced[name] += 1
-        (levels if KINDS[name].is_level else flows).append(_table(records, series_ids, charges))
+    for share in shares:
+        columns = share.columns
+        numbers = np.fromiter(found[share.owner], np.int64, len(columns))
+        charges = rater.charge(columns, numbers)
+        if charges.is_unpriced.any():
+            for number, count in share.per_batch(charges.is_unpriced):
+                outcomes[number].unpriced[columns.kind.name] += count
+        tables.append(_table(columns, numbers, charges))
+        if columns.kind.is_level:
+            levels.append(tables[-1])
+    connection.register("fresh", pa.concat_tables(tables, promote_options="default"))
+    connection.execute(f"INSERT INTO events BY NAME SELECT *, {lot} AS lot FROM fresh")
+    connection.unregister("fresh")
     if levels:
-        level_rates.begin(connection, rater.index, rater.book, {item[2] for item in items if item[3].kind.is_level})
-    for tables, roll_up in ((flows, _roll_up), (levels, _keep_levels)):
-        if tables:
-            fresh = pa.concat_tables(tables, promote_options="default")
-            connection.register("fresh", fresh)
-            connection.execute("INSERT INTO events BY NAME SELECT * FROM fresh")
-            roll_up(connection, fresh)
-            connection.unregister("fresh")
+        holders = {share.organization_id for share in shares if share.columns.kind.is_level}
+        level_rates.begin(connection, rater.index, rater.book, holders)
+        _keep_levels(connection, pa.concat_tables(levels, promote_options="default"))
 
 
-def _table(records: list[Record], series_ids: list[int], charges: list[Charge]) -> pa.Table:
-    """The records of one kind as columns, only those the kind has."""
-    columns = {
-        "id": pa.array([record.id for record in records], pa.string()),
-        "timestamp": _instants([record.timestamp_ms for record in records]),
-        "has_identity": pa.array([record.identity is not None for record in records], pa.bool_()),
-        "series_id": pa.array(series_ids, pa.int32()),
-        "rate_id": pa.array([charge.rate_id for charge in charges], pa.int32()),
+def _table(columns: Columns, numbers: Integers, charges: Charges) -> pa.Table:
+    """Events of one kind as a table, with only the columns the kind has."""
+    table: dict[str, pa.Array[Any]] = {
+        "id": pa.array(columns.ids, pa.string()),
+        "timestamp": _instants(columns.timestamps_ms),
+        "has_identity": pa.array(columns.has_identity),
+        "series_id": pa.array(numbers, pa.int32()),
+        "rate_id": pa.array(charges.rate_ids, pa.int32()),
     }
-    counts = zip(*(record.measures for record in records), strict=True)
-    for name, column in zip(records[0].kind.measures, counts, strict=True):
-        columns[name] = pa.array(column, pa.int64())
-    if any(record.cost is not None for record in records):
-        columns["cost"] = pa.array([record.cost for record in records], _COST)
-    if any(charge.amount is not None for charge in charges):
-        columns["amount"] = pa.array([charge.amount for charge in charges], _AMOUNT)
-    return pa.table(columns)
+    counts = dict(zip(columns.kind.measures, columns.measures, strict=True))
+    for name, column in counts.items():
+        if name not in DERIVED:
+            table[name] = pa.array(column, pa.int64())
+        elif not (follows := column == derived(counts, name, np.zeros_like(column))).all():
+            table[name] = pa.array(column, pa.int64(), mask=follows)
+    if columns.costs:
+        table["cost"] = pa.array(columns.costs, _COST)
+    if charges.amounts:
+        table["amount"] = pa.array(charges.amounts, _AMOUNT)
+    return pa.table(table)
 
 
-def _instants(instants_ms: list[int]) -> "pa.Array[Any]":
-    return pa.array(instants_ms, pa.timestamp("ms")).cast(_INSTANT)
-
-
-def _roll_up(connection: duckdb.DuckDBPyConnection, fresh: pa.Table, condition: str = "") -> None:
-    measures = [name for name in fresh.column_names if name in FLOWS]
-    # Rows of one cell add up, so events whose sums might pass 64 bits are simply left in rows of their own.
-    fits = all((pc.max(fresh[name]).as_py() or 0) * fresh.num_rows <= _SUM_MAX for name in measures)
-    summed = [name for name in fresh.column_names if name in FLOWS or name == "amount"]
-    sums = ", ".join(f"sum({name}) AS {name}" if fits else name for name in summed)
-    group = "GROUP BY 1, 2, 3" if fits else ""
-    for table, cell in (("usage_hours", "hour"), ("usage_days", "day")):
-        connection.execute(
-            f"""INSERT INTO {table} BY NAME
-                SELECT date_trunc('{cell}', "timestamp") AS start, series_id, rate_id, {sums} FROM fresh
-                {condition} {group}"""
-        )
+def _instants(instants_ms: Integers) -> "pa.Array[Any]":
+    return pa.array(instants_ms * 1000, pa.int64()).view(_INSTANT)
 
 
 def _keep_levels(connection: duckdb.DuckDBPyConnection, fresh: pa.Table) -> None:
     amount = "amount" if "amount" in fresh.column_names else "NULL AS amount"
+    connection.register("fresh", fresh)
     connection.execute(
         f"""INSERT INTO levels BY NAME SELECT "timestamp", series_id, usage_bytes, {amount} FROM fresh"""
     )
-    if "amount" in fresh.column_names:  # what a producer says a report cost is a flow like any other
-        _roll_up(connection, fresh, "WHERE amount IS NOT NULL")
+    connection.unregister("fresh")
 
 
 def _release_quarantined(connection: duckdb.DuckDBPyConnection, batch: Batch, outcome: Outcome) -> None:
@@ -274,7 +357,7 @@ def _quarantine_table(organization_id: str, entries: Sequence[Quarantined]) -> p
             "arrival": pa.array(range(1, len(unique) + 1), pa.int64()),
             "quarantine_id": pa.array([entry.quarantine_id for entry in unique], pa.string()),
             "organization_id": pa.array([organization_id] * len(unique), pa.string()),
-            "created_at": _instants([entry.created_at_s * 1000 for entry in unique]),
+            "created_at": _instants(np.array([entry.created_at_s * 1000 for entry in unique], np.int64)),
             "event": pa.array([entry.event for entry in unique], pa.binary()),
             "faults": pa.array([msgspec.json.encode(entry.faults).decode() for entry in unique], pa.string()),
         }

@@ -11,7 +11,7 @@ from tallybook.kinds import DIMENSIONS
 from tallybook.parts import PARTS, UNKNOWN_MODEL, Part, read_line_item
 from tallybook.query import Query
 from tallybook.rate import Rate
-from tallybook.store.answer import Statement, bucket_of, cells_of
+from tallybook.store.answer import Snapshot, Statement, bucket_of, cells_of
 from tallybook.store.protocol import Line
 
 DETAILS: Final = ("kind", *DIMENSIONS)
@@ -21,10 +21,6 @@ FLOWING: Final = tuple(part for part in PARTS.values() if any(part.terms.values(
 _MEASURES: Final = tuple(
     dict.fromkeys(measure for part in FLOWING for terms in part.terms.values() for measure in terms)
 )
-
-Fetch = Callable[[str, dict[str, object]], list[tuple[Any, ...]]]
-"""Runs a statement."""
-
 
 Key = tuple[int, tuple[str | bool | None, ...], Line | None, int]
 """Start of the bucket in Unix seconds; dimensions; line item, unless all are together; rate, 0 unless told apart."""
@@ -52,7 +48,7 @@ def group_column(name: str) -> str:
     return f"coalesce(series.{name}, 'unlabeled')" if name == "api_source" else f"series.{name}"
 
 
-def sums_statement(query: Query, names: tuple[str, ...], *, wide: bool = False) -> Statement:
+def sums_statement(query: Query, names: tuple[str, ...], snapshot: Snapshot, *, wide: bool = False) -> Statement:
     """Return the statement for how much of each part was used, at which rate.
 
     Its rows: start of the bucket in Unix seconds, dimensions, model, rate, quantities of `FLOWING`, stored amount in
@@ -61,9 +57,10 @@ def sums_statement(query: Query, names: tuple[str, ...], *, wide: bool = False) 
     Args:
         query: the question.
         names: dimensions.
+        snapshot: what it is asked of.
         wide: quantities may have 128 bits. Otherwise one beyond 64 is NULL; such rows are fetched four times as fast.
     """
-    cells, values = cells_of(query, (*_MEASURES, "rate_id", "amount"))
+    cells, values = cells_of(query, (*_MEASURES, "rate_id", "amount"), {*names, *query.filters}, snapshot)
     selection, more = selection_of(query)
     total = "sum({})" if wide else "try_cast(sum({}) AS BIGINT)"
     sums = ", ".join(total.format(quantity_of(part)) for part in FLOWING)
@@ -86,24 +83,31 @@ LIMIT {sums_max(query) + 1}""",
 
 
 def charges(
-    query: Query, names: tuple[str, ...], fetch: Fetch, rates: Callable[[int], Rate | None], *, by_rate: bool = False
+    query: Query,
+    names: tuple[str, ...],
+    snapshot: Snapshot,
+    rates: Callable[[int], Rate | None],
+    *,
+    by_rate: bool = False,
 ) -> dict[Key, Sum]:
     """Return what flowed, and what it cost, in the order of buckets.
 
     Args:
         query: the question.
         names: the dimensions of the groups.
-        fetch: runs a statement.
+        snapshot: what it is asked of.
         rates: a rate by its number.
         by_rate: tell charges of different rates apart.
     """
-    rows = fetch(*sums_statement(query, names))
+    rows = snapshot(*sums_statement(query, names, snapshot))
     if len(rows) > sums_max(query):
         raise too_many(query)
     try:
         return _charged(query, names, rows, rates, by_rate=by_rate)
     except _Overflow:
-        return _charged(query, names, fetch(*sums_statement(query, names, wide=True)), rates, by_rate=by_rate)
+        return _charged(
+            query, names, snapshot(*sums_statement(query, names, snapshot, wide=True)), rates, by_rate=by_rate
+        )
 
 
 def sums_max(query: Query) -> int:

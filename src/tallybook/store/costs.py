@@ -8,14 +8,15 @@ from tallybook.money import to_decimal
 from tallybook.parts import PARTS
 from tallybook.query import Query
 from tallybook.rate import Rate
-from tallybook.store.charges import DETAILS, Fetch, Key, charges, too_many
+from tallybook.store.answer import Snapshot
+from tallybook.store.charges import DETAILS, Key, charges, too_many
 from tallybook.store.protocol import CostRow, Line
 from tallybook.store.storage import held
 
 
 def costs(
     query: Query,
-    fetch: Fetch,
+    snapshot: Snapshot,
     rates: Callable[[int], Rate | None],
     *,
     holds: bool = True,
@@ -25,7 +26,7 @@ def costs(
 
     Args:
         query: the question.
-        fetch: runs a statement; all see the same snapshot.
+        snapshot: what it is asked of.
         rates: a rate by its number.
         holds: whether the organization ever held anything.
         detailed: tell apart by everything: groups are `DETAILS` and line item, and each row names its rate.
@@ -36,8 +37,8 @@ def costs(
     group_by = (*DETAILS, "line_item") if detailed else query.group_by
     names = tuple(name for name in group_by if name != "line_item")
     place = group_by.index("line_item") if "line_item" in group_by else None
-    sums: dict[Key, tuple[Decimal | int | None, int]] = {**charges(query, names, fetch, rates, by_rate=detailed)}
-    stored = [row for row in held(query, names, fetch, rates) if row.rate_id] if holds else []
+    sums: dict[Key, tuple[Decimal | int | None, int]] = {**charges(query, names, snapshot, rates, by_rate=detailed)}
+    stored = [row for row in held(query, names, snapshot, rates) if row.rate_id] if holds else []
     for row in stored:
         line = None if place is None else Line(row.part, "")
         key = (row.start_s, row.group, line, row.rate_id if detailed else 0)

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,11 +16,12 @@ from tallybook.event import Fault
 from tallybook.kinds import DIMENSIONS, MEASURES, UsageKind
 from tallybook.query import Query
 from tallybook.rate import Book, EmptyBook, Rate
-from tallybook.store import level_rates, maintenance
-from tallybook.store.answer import usage_statement
-from tallybook.store.append import append
-from tallybook.store.charges import Fetch, too_many
+from tallybook.store import level_rates, maintenance, rollups
+from tallybook.store.answer import Snapshot, usage_statement
+from tallybook.store.append import Appending
+from tallybook.store.charges import too_many
 from tallybook.store.costs import costs
+from tallybook.store.identities import RecentIdentities
 from tallybook.store.protocol import (
     Batch,
     CostRow,
@@ -80,7 +80,20 @@ class DuckStore:
         except duckdb.Error as error:
             raise StoreUnusable(f"cannot open the store {self._path}: {error}") from error
         self._writer = self._connection.cursor()
-        self._series = SeriesIndex(self._writer)
+        ((newest_lot, latest_ms),) = self._writer.execute(
+            """SELECT coalesce(max(events.lot), 0), epoch_ms(greatest(max("timestamp"), any_value(latest)))
+               FROM rolled_up LEFT JOIN events ON events.lot > rolled_up.lot"""
+        ).fetchall()
+        self._written_lot = max(newest_lot, rollups.folded(self._writer).lot)
+        """The latest lot that has events."""
+        self._folded_lot = 0
+        """Events of lots up to this one are in the rollups; those of some later ones may be, too."""
+        self._lot = self._written_lot + 1
+        """The lot that is open: commits put their events into it."""
+        self._appending = Appending(self._writer, SeriesIndex(self._writer), RecentIdentities(latest_ms))
+        self._committing = threading.Lock()
+        self._folding = threading.Lock()
+        """Held by whoever folds, and by whoever changes events."""
         self._rates = RateIndex(self._connection.cursor())
         self._rater = Rater(book or EmptyBook(), self._rates)
         self._next_book: tuple[Book, int] | None = None
@@ -97,7 +110,7 @@ class DuckStore:
 
     def append(self, batches: Sequence[Batch]) -> list[Outcome]:
         """See `Store.append`."""
-        with self._adopting() as adopted:
+        with self._adopting() as adopted, self._committing:
             return self._append(batches, adopted)
 
     @contextmanager
@@ -125,18 +138,22 @@ class DuckStore:
             if adopted:
                 level_rates.adopt(self._writer, self._rates, *adopted)
                 rater = Rater(adopted[0], self._rates)
-            outcomes = append(self._writer, self._series, rater, batches)
+            outcomes = self._appending.append(rater, batches, self._lot)
             self._writer.commit()
         except BaseException:
-            self._series.forget()
+            self._appending.forget()
             self._roll_back()
             raise
-        self._series.settle()
+        self._appending.settle()
+        if any(outcome.accepted for outcome in outcomes):
+            self._written_lot = self._lot
         self._rater = rater
         self._holders |= {
-            batch.organization_id for batch in batches if any(record.kind.is_level for record in batch.records)
+            batch.organization_id
+            for batch in batches
+            if any(record.kind.is_level for record in batch.records)
+            or any(columns.kind.is_level for columns in batch.columns)
         }
-        self._touch({floor_s(record.timestamp_ms // 1000, DAY_S) for batch in batches for record in batch.records})
         return outcomes
 
     def _roll_back(self) -> None:
@@ -150,25 +167,25 @@ class DuckStore:
 
     def usage(self, kind: UsageKind, query: Query) -> list[UsageRow]:
         """See `Store.usage`."""
-        rows = self._fetch(*usage_statement(kind, query))
-        if len(rows) > query.rows_max:
-            raise too_many(query)
-        split = 1 + len(query.group_by)
-        if any(None in row[split:] for row in rows):
-            rows = self._fetch(*usage_statement(kind, query, wide=True))
+        with self._snapshot() as snapshot:
+            rows = snapshot(*usage_statement(kind, query, snapshot))
+            if len(rows) > query.rows_max:
+                raise too_many(query)
+            split = 1 + len(query.group_by)
+            if any(None in row[split:] for row in rows):
+                rows = snapshot(*usage_statement(kind, query, snapshot, wide=True))
         return [UsageRow(row[0], row[1:split], row[split:]) for row in rows]
 
     def costs(self, query: Query) -> list[CostRow]:
         """See `Store.costs`."""
-        if query.organization_id not in self._holders:
-            return costs(query, self._fetch, self._rates.get, holds=False)
-        with self._snapshot() as fetch:
-            return costs(query, fetch, self._rates.get)
+        holds = query.organization_id in self._holders
+        with self._snapshot() as snapshot:
+            return costs(query, snapshot, self._rates.get, holds=holds)
 
     def charges(self, query: Query) -> list[CostRow]:
         """See `Store.charges`."""
-        with self._snapshot() as fetch:
-            return costs(query, fetch, self._rates.get, detailed=True)
+        with self._snapshot() as snapshot:
+            return costs(query, snapshot, self._rates.get, detailed=True)
 
     def rate(self, rate_id: int) -> Rate | None:
         """See `Store.rate`."""
@@ -176,17 +193,17 @@ class DuckStore:
 
     def unpriced(self, organization_id: str, start_s: int, end_s: int, now_s: int) -> list[Unpriced]:
         """See `Store.unpriced`."""
-        with self._snapshot() as fetch:
-            return unpriced(fetch, self._rates, organization_id, start_s, end_s, now_s)
+        with self._snapshot() as snapshot:
+            return unpriced(snapshot, self._rates, organization_id, start_s, end_s, now_s)
 
     def rerate(self, organization_id: str, day_s: int, book: Book, now_ms: int, *, dry_run: bool) -> DayChange:
         """See `Store.rerate`."""
         query = Query(organization_id, day_s, day_s + DAY_S, DAY_S, now_ms // 1000 + 1, ("line_item",))
 
         def costs_of_day(connection: duckdb.DuckDBPyConnection, rate: RateOf) -> list[CostRow]:
-            return costs(query, partial(_fetch_all, connection), rate)
+            return costs(query, Snapshot(connection, self._written_lot), rate)
 
-        with self._answering(), self._maintenance, self._connected() as connection:
+        with self._answering(), self._maintenance, self._folding, self._connected() as connection:
             change = rerate(
                 connection, self._rates, organization_id, day_s, book, now_ms, costs_of_day, dry_run=dry_run
             )
@@ -214,7 +231,7 @@ class DuckStore:
         columns = ", ".join((*DIMENSIONS, *MEASURES))
         # An id without a timestamp of the producer's is no identity: it must not become one elsewhere.
         sql = f"""SELECT kind, CASE WHEN has_identity THEN id END AS id, "timestamp", {columns}, cost
-                  FROM events JOIN series USING (series_id)
+                  FROM facts JOIN series USING (series_id)
                   WHERE organization_id = $organization_id AND kind IN (SELECT unnest($kinds))
                     AND "timestamp" >= make_timestamp($start_s::BIGINT * 1000000)
                     AND "timestamp" < make_timestamp($end_s::BIGINT * 1000000)
@@ -254,6 +271,26 @@ class DuckStore:
             {"organization_id": organization_id},
         )
         return int(count)
+
+    def fold(self) -> int:
+        """See `Store.fold`."""
+        with self._folding, self._connected() as connection:
+            with self._committing:  # what is under way belongs to the lot that closes
+                closing, is_due = self._lot, self._written_lot > self._folded_lot
+                self._lot += is_due
+            if not is_due:
+                return 0
+            connection.begin()
+            try:
+                count, days = rollups.fold(connection, closing)
+                connection.commit()
+            except BaseException:
+                with suppress(duckdb.TransactionException):  # a failed commit has rolled back already
+                    connection.rollback()
+                raise
+            self._folded_lot = closing
+        self._touch(days)
+        return count
 
     def compact(self, rows_for_cell_max: float, merges_max: int) -> int:
         """See `Store.compact`."""
@@ -305,7 +342,7 @@ class DuckStore:
         """See `Store.facts`."""
         ((events, first_s, last_s, series, quarantined),) = self._fetch(
             """SELECT count(*), epoch_ms(min("timestamp")) // 1000, epoch_ms(max("timestamp")) // 1000,
-                 (SELECT count(*) FROM series WHERE $organization_id IS NULL OR organization_id = $organization_id),
+                 count(DISTINCT series_id),
                  (SELECT count(*) FROM quarantine WHERE $organization_id IS NULL OR organization_id = $organization_id)
                FROM events JOIN series USING (series_id)
                WHERE $organization_id IS NULL OR organization_id = $organization_id""",
@@ -340,15 +377,16 @@ class DuckStore:
 
     def _fetch(self, sql: str, values: dict[str, object]) -> list[tuple[Any, ...]]:
         with self._answering(), self._connected() as connection:
-            return _fetch_all(connection, sql, values)
+            return connection.execute(sql, values).fetchall()
 
     @contextmanager
-    def _snapshot(self) -> Iterator[Fetch]:
+    def _snapshot(self) -> Iterator[Snapshot]:
         """Lend a way to fetch rows; all that is fetched is of one instant."""
         with self._answering(), self._connected() as connection:
+            written_lot = self._written_lot  # before the instant: what was acknowledged until now is in the answer
             connection.begin()
             try:
-                yield partial(_fetch_all, connection)
+                yield Snapshot(connection, written_lot)
             finally:
                 connection.rollback()
 
@@ -383,10 +421,6 @@ class DuckStore:
             yield connection
         finally:
             self._idle.append(connection)
-
-
-def _fetch_all(connection: duckdb.DuckDBPyConnection, sql: str, values: dict[str, object]) -> list[tuple[Any, ...]]:
-    return connection.execute(sql, values).fetchall()
 
 
 def _quarantined(quarantine_id: str, created_at_s: int, event: bytes, faults: str) -> Quarantined:

@@ -1,8 +1,10 @@
 """Which cells answer a window: the coarsest that fit, so that a month is read from days and not from events."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from tallybook.timegrid import DAY_S, HOUR_S, floor_s
+from tallybook.store.rollups import Rollup
+from tallybook.timegrid import floor_s
 
 
 class Segment(NamedTuple):
@@ -13,28 +15,21 @@ class Segment(NamedTuple):
     end_s: int
 
 
-_ROLLUPS = (("usage_days", DAY_S), ("usage_hours", HOUR_S))
-
-
-def cover(start_s: int, end_s: int, width_s: int) -> list[Segment]:
+def cover(start_s: int, end_s: int, rollups: Sequence[Rollup]) -> list[Segment]:
     """Return segments that cover a window once, without gap or overlap, in no particular order.
 
     Args:
         start_s: first instant.
         end_s: end, exclusive.
-        width_s: bucket width; a cell may not be wider than a bucket.
+        rollups: those that can answer, of longer cells first. What they cannot cover is read from events.
     """
-    rollups = [rollup for rollup in _ROLLUPS if rollup[1] <= width_s]
-    return _cover(start_s, end_s, rollups)
-
-
-def _cover(start_s: int, end_s: int, rollups: list[tuple[str, int]]) -> list[Segment]:
     if start_s >= end_s:
         return []
     if not rollups:
-        return [Segment("events", start_s, end_s)]
-    (table, cell_s), *finer = rollups
-    first, last = -floor_s(-start_s, cell_s), floor_s(end_s, cell_s)
+        return [Segment("facts", start_s, end_s)]
+    rollup, *finer = rollups
+    first, last = -floor_s(-start_s, rollup.cell_s), floor_s(end_s, rollup.cell_s)
     if first >= last:
-        return _cover(start_s, end_s, finer)
-    return [*_cover(start_s, first, finer), Segment(table, first, last), *_cover(last, end_s, finer)]
+        return cover(start_s, end_s, finer)
+    middle = Segment(rollup.table, first, last)
+    return [*cover(start_s, first, finer), middle, *cover(last, end_s, finer)]

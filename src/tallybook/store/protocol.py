@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
+from tallybook.columns import Columns
 from tallybook.event import Fault, Record
 from tallybook.kinds import UsageKind
 from tallybook.parts import Part
@@ -41,12 +42,19 @@ class Batch:
         quarantined: events that are no good.
         released: ids of quarantined events that leave quarantine with this commit. With records there is one for each:
             it leaves unless its record is in conflict, and a record whose entry has left already is a duplicate.
+        columns: events of a large body, instead of records.
     """
 
     organization_id: str
     records: Sequence[Record] = ()
     quarantined: Sequence[Quarantined] = ()
     released: Sequence[str] = ()
+    columns: Sequence[Columns] = ()
+
+    @property
+    def events(self) -> int:
+        """How many events it holds."""
+        return len(self.records) + sum(map(len, self.columns))
 
 
 class Conflict(NamedTuple):
@@ -280,6 +288,10 @@ class Store(Protocol):
 
     def quarantine_count(self, organization_id: str) -> int:
         """Return how many events of an organization are in quarantine."""
+        ...
+
+    def fold(self) -> int:
+        """Add what was committed since the last time to the rollups; no answer changes. Return how many events."""
         ...
 
     def compact(self, rows_for_cell_max: float, merges_max: int) -> int:

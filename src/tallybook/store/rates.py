@@ -1,22 +1,26 @@
 """Which number a rate has, and which rate an event."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final, NamedTuple
 
 import duckdb
+import numpy as np
 
-from tallybook.event import Record
+from tallybook.columns import Columns, Dimensions, Integers, Truths
 from tallybook.kinds import UsageKind
 from tallybook.money import half_up, plain, to_units
 from tallybook.parts import PARTS_OF, Part
 from tallybook.rate import REPORTED, UNPRICED, Book, Price, Rate, Rule
+from tallybook.store.series import GRAINS
 from tallybook.timegrid import DAY_S
 
 _DAY_MS: Final = DAY_S * 1000
 _KNOWN_MAX: Final = 200_000
-"""Series times days, about 40 MB. Beyond it the memory starts anew: what is needed again is asked of the book."""
+"""Series, about 20 MB. Beyond it the memory starts anew: what is needed again is asked of the book."""
+_WHO: Final = GRAINS["organization_series_id"]
+"""Dimensions no price depends on."""
 
 
 Terms = tuple[tuple[int, int], ...]
@@ -41,18 +45,18 @@ class NumberedRule(NamedTuple):
     missing: tuple[Terms, ...]
 
 
-class Charge(NamedTuple):
-    """What an event is charged by.
+class Charges(NamedTuple):
+    """What events are charged by, in their order.
 
     Attributes:
-        rate_id: number of its rate.
-        amount: 10^-18 dollars, if that does not follow from the rate.
-        is_unpriced: something of it has no price.
+        rate_ids: numbers of rates.
+        amounts: 10^-18 dollars where that does not follow from the rate; None if it always does.
+        is_unpriced: whether something of it has no price.
     """
 
-    rate_id: int
-    amount: int | None = None
-    is_unpriced: bool = False
+    rate_ids: Integers
+    amounts: list[int | None] | None
+    is_unpriced: Truths
 
 
 class RateIndex:
@@ -150,53 +154,87 @@ class Rater:
     def __init__(self, book: Book, index: RateIndex) -> None:
         self.book = book
         self.index = index
-        self._known: dict[tuple[int, int], tuple[NumberedRule, ...]] = {}
+        self._classes: dict[int, int] = {}
+        """Series to class, see `_class`."""
+        self._class_of: dict[tuple[object, ...], int] = {}
+        self._known: dict[int, tuple[NumberedRule, ...]] = {}
+        """By class and UTC day, as one number."""
         self._numbered: dict[int, tuple[tuple[Rule, ...], tuple[NumberedRule, ...]]] = {}
 
-    def charge(self, records: Sequence[Record], series: Sequence[int]) -> list[Charge]:
-        """Return what each record is charged by.
+    def charge(self, columns: Columns, series: Integers) -> Charges:
+        """Return what events of one kind are charged by.
 
         Args:
-            records: events of one kind.
+            columns: the events.
             series: the number of each one's series.
         """
-        if records[0].kind.is_level:  # what is held is charged by the time it is held, see `tallybook.store.storage`
-            return [_BY_TIME if record.cost is None else _reported(record.cost) for record in records]
-        days = [(number, record.timestamp_ms // _DAY_MS) for record, number in zip(records, series, strict=True)]
-        known = self._known
-        if len(known) + len(days) > _KNOWN_MAX:
-            known.clear()
-            self._numbered.clear()
-        missing = {
-            day: record for day, record in zip(days, records, strict=True) if day not in known and record.cost is None
-        }
-        if missing:
-            self._learn(missing)
-        usual: dict[int, Charge] = {}
-        charged: list[Charge] = []
-        for record, day in zip(records, days, strict=True):
-            if record.cost is not None:
-                charged.append(_reported(record.cost))
-                continue
-            rules = known[day]
-            _, _, number, fraction, gaps = rules[0] if len(rules) == 1 else _applicable(rules, record)
-            if fraction:
-                charged.append(Charge(number, half_up(record.measures[0] * fraction[0], fraction[1])))
-            elif gaps and _has_any(gaps, record.measures):
-                charged.append(Charge(number, is_unpriced=True))
-            else:
-                charged.append(usual.get(number) or usual.setdefault(number, Charge(number)))
-        return charged
+        if columns.kind.is_level:  # what is held is charged by the time it is held, see `tallybook.store.storage`
+            none = np.zeros(len(columns), np.int64)
+            return _with_own_costs(columns, Charges(none + UNPRICED, None, none.astype(np.bool_)))
+        rules, places = self._rules(columns, series)
+        chosen = np.zeros(len(columns), np.int64)
+        choices: list[NumberedRule] = []
+        input_tokens = _input_tokens(columns)
+        for place, ordered in enumerate(rules):
+            mine = places == place
+            for rule in ordered:  # the last rule an event satisfies is its own
+                if len(ordered) > 1:
+                    mine = (places == place) & (columns.timestamps_ms >= rule.since_ms) & (input_tokens > rule.above)
+                chosen[mine] = len(choices)
+                choices.append(rule)
+        numbers = np.array([rule.number for rule in choices], np.int64)
+        gaps = _gaps(columns, choices)
+        is_unpriced = np.zeros(len(columns), np.bool_)
+        for place, rule in enumerate(choices):
+            for terms in rule.missing:
+                if terms in gaps:
+                    is_unpriced |= (chosen == place) & gaps[terms]
+        charges = Charges(numbers[chosen], _rounded(columns, choices, chosen), is_unpriced)
+        return _with_own_costs(columns, charges)
 
-    def _learn(self, missing: dict[tuple[int, int], Record]) -> None:
-        for day, record in missing.items():
-            rules = self.book.rules(record.kind, record.dimensions, day[1] * DAY_S)
-            # Most series share their rules with others. Looking them up by what they are, not by what they say, spares
-            # comparing all their prices each time.
-            found = self._numbered.get(id(rules))
-            if found is None:
-                found = self._numbered[id(rules)] = (rules, self._number(record.kind, rules))
-            self._known[day] = found[1]
+    def _rules(self, columns: Columns, series: Integers) -> tuple[list[tuple[NumberedRule, ...]], Integers]:
+        """Return the rules that occur, and for each event which of them are its own."""
+        if len(self._classes) + len(columns) > _KNOWN_MAX:
+            self._classes.clear()
+            self._class_of.clear()
+            self._known.clear()
+            self._numbered.clear()
+        _, first, which = np.unique(series, return_index=True, return_inverse=True)
+        classes = np.array([self._class(columns, series, event) for event in first.tolist()], np.int64)
+        days = classes[which] << _DAY_BITS | columns.timestamps_ms // _DAY_MS
+        days, first, which = np.unique(days, return_index=True, return_inverse=True)
+        found: dict[int, int] = {}
+        rules: list[tuple[NumberedRule, ...]] = []
+        places = np.empty(len(days), np.int64)
+        for place, (day, event) in enumerate(zip(days.tolist(), first.tolist(), strict=True)):
+            known = self._known.get(day)
+            if known is None:
+                day_s = int(columns.timestamps_ms[event]) // _DAY_MS * DAY_S
+                known = self._known[day] = self._learn(columns.kind, columns.dimensions[event], day_s)
+            if id(known) not in found:
+                found[id(known)] = len(rules)
+                rules.append(known)
+            places[place] = found[id(known)]
+        return rules, places[which]
+
+    def _class(self, columns: Columns, series: Integers, event: int) -> int:
+        """Return a number that all series share whose prices are the same: those that differ by who used it only."""
+        number = int(series[event])
+        found = self._classes.get(number)
+        if found is None:
+            names = zip(columns.kind.dimensions, columns.dimensions[event], strict=True)
+            what = (columns.kind.name, *(value for name, value in names if name not in _WHO))
+            found = self._classes[number] = self._class_of.setdefault(what, len(self._class_of))
+        return found
+
+    def _learn(self, kind: UsageKind, dimensions: Dimensions, day_s: int) -> tuple[NumberedRule, ...]:
+        rules = self.book.rules(kind, dimensions, day_s)
+        # Most series share their rules with others. Looking them up by what they are, not by what they say, spares
+        # comparing all their prices each time.
+        found = self._numbered.get(id(rules))
+        if found is None:
+            found = self._numbered[id(rules)] = (rules, self._number(kind, rules))
+        return found[1]
 
     def _number(self, kind: UsageKind, rules: tuple[Rule, ...]) -> tuple[NumberedRule, ...]:
         numbers = self.index.numbers(rule.rate for rule in rules)
@@ -224,32 +262,50 @@ def _terms(kind: UsageKind, parts: tuple[Part, ...]) -> tuple[Terms, ...]:
     )
 
 
-def _has_any(missing: tuple[Terms, ...], measures: tuple[int, ...]) -> bool:
-    for terms in missing:
-        quantity = 0
-        for place, sign in terms:
-            quantity += sign * measures[place]
-        if quantity:
-            return True
-    return False
+_DAY_BITS: Final = 20
+"""Enough for the days of two thousand years."""
 
 
-_BY_TIME: Final = Charge(UNPRICED)
+def _gaps(columns: Columns, choices: list[NumberedRule]) -> dict[Terms, Truths]:
+    """Return of parts without a price which events have any; those no event has are left out."""
+    found: dict[Terms, Truths] = {}
+    for terms in dict.fromkeys(terms for rule in choices for terms in rule.missing):
+        quantity = sum((sign * columns.measures[place] for place, sign in terms), np.zeros(len(columns), np.int64))
+        if quantity.any():
+            found[terms] = quantity != 0
+    return found
 
 
-def _reported(cost: Decimal) -> Charge:
-    return Charge(REPORTED, to_units(cost))
+def _rounded(columns: Columns, choices: list[NumberedRule], chosen: Integers) -> list[int | None] | None:
+    """Return the amounts of events whose prices are rounded for each; None if there are no such events."""
+    if not any(rule.fraction for rule in choices):
+        return None
+    fractions = [rule.fraction for rule in choices]
+    quantities = columns.measures[0].tolist()
+    return [
+        half_up(quantity * fraction[0], fraction[1]) if (fraction := fractions[place]) else None
+        for quantity, place in zip(quantities, chosen.tolist(), strict=True)
+    ]
 
 
-def _applicable(rules: tuple[NumberedRule, ...], record: Record) -> NumberedRule:
-    """Return the last rule an event satisfies."""
-    input_tokens = _input_tokens(record.kind, record.measures)
-    since_ms = max(rule.since_ms for rule in rules if rule.since_ms <= record.timestamp_ms)
-    return next(rule for rule in reversed(rules) if rule.since_ms == since_ms and rule.above < input_tokens)
+def _with_own_costs(columns: Columns, charges: Charges) -> Charges:
+    """Return charges in which a producer's own figure stands before anything else."""
+    if not columns.costs:
+        return charges
+    amounts = charges.amounts or [None] * len(columns)
+    own = np.array([cost is not None for cost in columns.costs], np.bool_)
+    return Charges(
+        np.where(own, REPORTED, charges.rate_ids),
+        [amount if cost is None else to_units(cost) for cost, amount in zip(columns.costs, amounts, strict=True)],
+        charges.is_unpriced & ~own,
+    )
 
 
-def _input_tokens(kind: UsageKind, measures: tuple[int, ...]) -> int:
-    return measures[kind.measures.index("input_tokens")] if "input_tokens" in kind.measures else 0
+def _input_tokens(columns: Columns) -> Integers:
+    counts: Integers = np.zeros(len(columns), np.int64)
+    if "input_tokens" in columns.kind.measures:
+        counts = columns.measures[columns.kind.measures.index("input_tokens")]
+    return counts
 
 
 def same_prices(one: Rate | None, other: Rate | None) -> bool:

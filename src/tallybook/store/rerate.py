@@ -127,7 +127,7 @@ def _event_changes(
     """Return which events of a day a book charges something else."""
     found = connection.execute(
         f"""SELECT DISTINCT series_id, rate_id, kind, cost IS NOT NULL, {", ".join(DIMENSIONS)}
-            FROM events JOIN series USING (series_id) WHERE {_DAY} AND organization_id = $organization_id""",
+            FROM facts AS events JOIN series USING (series_id) WHERE {_DAY} AND organization_id = $organization_id""",
         {"day_s": day_s, "organization_id": organization_id},
     ).fetchall()
     changes: list[_Change] = []

@@ -2,8 +2,12 @@
 
     series       one row for each combination of dimensions that occurred: who, what, how
     events       one row an event: id, timestamp, series, measures
+    facts        a view of events with all measures: what follows from others is not stored
     usage_hours  sums by series and hour; several rows of one cell add up (see `maintenance.compact`)
     usage_days   the same by day
+    project_hours, project_days   the same without users, keys and vector stores
+    organization_minutes          the same by minute, without projects as well
+    rolled_up    how far rollups go: events of later lots are not in them yet (see `tallybook.store.rollups`)
     levels       reports of a level (vector stores): they hold until the next, so they do not add up
     rates        what events are charged by: one row for each part that has a price; never changed
     level_rates  which rate holds for levels from an instant on, by organization
@@ -23,6 +27,9 @@ from tallybook.clock import now_s
 from tallybook.errors import StoreUnusable
 from tallybook.kinds import DIMENSIONS, FLOWS, MEASURES
 from tallybook.rate import REPORTED, UNPRICED
+from tallybook.store.rollups import ROLLUPS, sums
+from tallybook.store.series import GRAINS
+from tallybook.tokens import DERIVED
 
 _ADDED: Final = ("quality",)
 """Dimensions that came with later versions."""
@@ -32,6 +39,30 @@ _DIMENSION_COLUMNS: Final = ", ".join(
 # 64 bits: reading wider sums takes half as long again. What does not fit stays in several rows, which add up.
 _FLOW_COLUMNS: Final = ", ".join(f"{name} BIGINT" for name in FLOWS)
 _MEASURE_COLUMNS: Final = ", ".join(f"{name} BIGINT" for name in MEASURES)
+
+_PARTS: Final = {
+    name: " ".join(f"{'+' if sign > 0 else '-'} {other}" for other, sign in terms.items()).removeprefix("+ ")
+    for name, terms in DERIVED.items()
+}
+_FACTS: Final = ", ".join(f"coalesce({name}, {terms}) AS {name}" for name, terms in _PARTS.items())
+
+
+def _coarser(grain: str) -> tuple[str, ...]:
+    """Statements that make the series of a coarser grain, and let each series name its own."""
+    lacking = GRAINS[grain]
+    kept = [name for name in DIMENSIONS if name not in lacking]
+    same = " AND ".join(f"coarse.{name} IS NOT DISTINCT FROM fine.{name}" for name in kept)
+    none = " AND ".join(f"coarse.{name} IS NULL" for name in sorted(lacking))
+    is_it = f"coarse.organization_id = fine.organization_id AND coarse.kind = fine.kind AND {same} AND {none}"
+    return (
+        f"""INSERT INTO series BY NAME
+            SELECT (SELECT max(series_id) FROM series) + row_number() OVER () AS series_id, *
+            FROM (SELECT DISTINCT organization_id, kind, {", ".join(kept)} FROM series) AS fine
+            WHERE NOT EXISTS (SELECT 1 FROM series AS coarse WHERE {is_it})""",
+        f"""UPDATE series SET {grain} = coarse.series_id FROM series AS fine, series AS coarse
+            WHERE series.series_id = fine.series_id AND {is_it}""",
+    )
+
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -87,6 +118,25 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             organization_id VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL, "day" TIMESTAMP NOT NULL,
             book_id VARCHAR NOT NULL, events BIGINT NOT NULL, amount_before HUGEINT NOT NULL,
             amount_after HUGEINT NOT NULL)""",
+    ),
+    (
+        "ALTER TABLE events ADD COLUMN lot INTEGER DEFAULT 0",
+        f"CREATE VIEW facts AS SELECT * REPLACE ({_FACTS}), rowid AS row_number FROM events",
+        *(f"ALTER TABLE series ADD COLUMN {grain} INTEGER" for grain in GRAINS if grain != "series_id"),
+        *(statement for grain in GRAINS if grain != "series_id" for statement in _coarser(grain)),
+        *(
+            f"""CREATE TABLE {rollup.table} (start TIMESTAMP NOT NULL, series_id INTEGER NOT NULL, {_FLOW_COLUMNS},
+                rate_id INTEGER, amount HUGEINT)"""
+            for rollup in ROLLUPS
+            if rollup.grain != "series_id"
+        ),
+        *(
+            f"INSERT INTO {rollup.table} BY NAME {sums(rollup, 'true')}"
+            for rollup in ROLLUPS
+            if rollup.grain != "series_id"
+        ),
+        """CREATE TABLE rolled_up AS
+           SELECT 0::INTEGER AS lot, coalesce(max("timestamp"), make_timestamp(0)) AS latest FROM events""",
     ),
 )
 """Statements that lead from each version to the next; the first makes version 1. Only ever appended to."""

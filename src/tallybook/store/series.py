@@ -1,22 +1,38 @@
-"""Which number a combination of dimensions has: a bounded memory of recent ones over the series table."""
+"""Which number a combination of dimensions has: a bounded memory of recent ones over the series table.
 
-from collections.abc import Iterable
+Each series belongs to two coarser ones, which lack some of its dimensions; rollups of those have far fewer cells, and
+most questions ask for no more. A coarser series is a row of the same table.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import duckdb
 import pyarrow as pa
 
+from tallybook.columns import Dimensions
 from tallybook.kinds import DIMENSIONS, KINDS
 
-SeriesKey = tuple[str, str, tuple[str | bool | None, ...]]
-"""Organization, kind, and the values of the kind's dimensions in its order."""
+Owner = tuple[str, str]
+"""Organization and kind."""
+Wanted = Mapping[Owner, Sequence[Dimensions]]
+"""Values of the kind's dimensions in its order, as often as they occur."""
+Numbers = dict[Owner, dict[Dimensions, int]]
+
+GRAINS: Final[Mapping[str, frozenset[str]]] = {
+    "series_id": frozenset(),
+    "project_series_id": frozenset({"user_id", "api_key_id", "vector_store_id"}),
+    "organization_series_id": frozenset({"project_id", "user_id", "api_key_id", "vector_store_id"}),
+}
+"""Columns of the series table that name a series, itself or a coarser one: which dimensions that lacks."""
 
 KNOWN_MAX: Final = 200_000
 """About 60 MB at the most. Beyond it the memory starts anew: what is needed again costs one look-up a commit."""
 
 _COLUMNS: Final = ("organization_id", "kind", *DIMENSIONS)
 _SCHEMA: Final = pa.schema(
-    [("series_id", pa.int32())] + [(name, pa.bool_() if name == "batch" else pa.string()) for name in _COLUMNS]
+    [(name, pa.int32()) for name in GRAINS]
+    + [(name, pa.bool_() if name == "batch" else pa.string()) for name in _COLUMNS]
 )
 _SAME: Final = " AND ".join(f"known.{name} IS NOT DISTINCT FROM wanted.{name}" for name in DIMENSIONS)
 
@@ -28,60 +44,96 @@ class SeriesIndex:
         row = connection.execute("SELECT coalesce(max(series_id), 0) FROM series").fetchone()
         assert row is not None  # an aggregate without groups always has one row
         self._last_id = int(row[0])
-        self._known: dict[SeriesKey, int] = {}
-        self._unsettled: dict[SeriesKey, int] = {}
+        self._known: Numbers = {}
+        self._known_count = 0
+        self._unsettled: Numbers = {}
 
-    def numbers(self, connection: duckdb.DuckDBPyConnection, keys: Iterable[SeriesKey]) -> dict[SeriesKey, int]:
-        """Return the number of each key; new ones are inserted in the connection's transaction.
+    def numbers(self, connection: duckdb.DuckDBPyConnection, wanted: Wanted) -> dict[Owner, list[int]]:
+        """Return the number of each series; new ones are inserted in the connection's transaction.
 
         Call `settle` after the transaction has committed, `forget` after it was rolled back.
         """
-        known = self._known
-        wanted = dict.fromkeys(keys, 0)
-        missing = [key for key in wanted if key not in known]
+        missing: dict[Owner, list[Dimensions]] = {}
+        for owner, rows in wanted.items():
+            known = self._known.get(owner, {})
+            if unknown := [row for row in dict.fromkeys(rows) if row not in known]:
+                missing[owner] = unknown
         if missing:
-            found = self._look_up(connection, missing)
-            new = [key for key in missing if key not in found]
-            for key in new:
-                self._last_id += 1
-                found[key] = self._last_id
-            if new:
-                self._insert(connection, {key: found[key] for key in new})
-            self._unsettled = found
-        unsettled = self._unsettled
-        return {key: known.get(key) or unsettled[key] for key in wanted}
+            self._unsettled = self._find_or_make(connection, missing)
+        found = {}
+        for owner, rows in wanted.items():
+            numbers = self._known.get(owner, {})
+            if owner in missing:
+                numbers = numbers | self._unsettled[owner]
+            found[owner] = [numbers[row] for row in rows]
+        return found
 
     def settle(self) -> None:
         """The numbers given are on disk: remember them."""
-        if len(self._known) + len(self._unsettled) > KNOWN_MAX:
+        added = sum(map(len, self._unsettled.values()))
+        if self._known_count + added > KNOWN_MAX:
             self._known.clear()
-        self._known |= self._unsettled
+            self._known_count = 0
+        for owner, numbers in self._unsettled.items():
+            self._known.setdefault(owner, {}).update(numbers)
+        self._known_count += added
         self._unsettled = {}
 
     def forget(self) -> None:
         """The transaction is gone, and with it the numbers it gave."""
         self._unsettled = {}
 
-    @staticmethod
-    def _look_up(connection: duckdb.DuckDBPyConnection, keys: list[SeriesKey]) -> dict[SeriesKey, int]:
-        connection.register("wanted", _table(dict(zip(keys, range(len(keys)), strict=True))))
-        rows = connection.execute(
-            f"""SELECT wanted.series_id, known.series_id FROM wanted JOIN series AS known
-                ON known.organization_id = wanted.organization_id AND known.kind = wanted.kind AND {_SAME}"""
-        ).fetchall()
-        connection.unregister("wanted")
-        return {keys[position]: number for position, number in rows}
+    def _find_or_make(self, connection: duckdb.DuckDBPyConnection, missing: dict[Owner, list[Dimensions]]) -> Numbers:
+        """Return the numbers of series and of the coarser ones they belong to."""
+        keys = {
+            (owner, coarser): None
+            for owner, rows in missing.items()
+            for row in rows
+            for coarser in _grains(owner[1], row)
+        }
+        found: Numbers = {owner: {} for owner in missing}
+        for (owner, row), number in _look_up(connection, list(keys)).items():
+            found[owner][row] = number
+        new = [(owner, row) for owner, row in keys if row not in found[owner]]
+        for owner, row in new:
+            self._last_id += 1
+            found[owner][row] = self._last_id
+        if new:
+            table = _table(
+                [(owner, row, [found[owner][part] for part in _grains(owner[1], row)]) for owner, row in new]
+            )
+            connection.register("new_series", table)
+            connection.execute("INSERT INTO series BY NAME SELECT * FROM new_series")
+            connection.unregister("new_series")
+        return found
 
-    @staticmethod
-    def _insert(connection: duckdb.DuckDBPyConnection, numbers: dict[SeriesKey, int]) -> None:
-        connection.register("new_series", _table(numbers))
-        connection.execute("INSERT INTO series BY NAME SELECT * FROM new_series")
-        connection.unregister("new_series")
+
+def _grains(kind: str, row: Dimensions) -> list[Dimensions]:
+    """A series, and the coarser ones it belongs to, in the order of `GRAINS`."""
+    names = KINDS[kind].dimensions
+    return [
+        tuple(None if name in lacking else value for name, value in zip(names, row, strict=True))
+        for lacking in GRAINS.values()
+    ]
 
 
-def _table(numbers: dict[SeriesKey, int]) -> pa.Table:
-    rows = []
-    for (organization_id, kind, dimensions), number in numbers.items():
-        named = dict(zip(KINDS[kind].dimensions, dimensions, strict=True))
-        rows.append({"series_id": number, "organization_id": organization_id, "kind": kind} | named)
-    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+def _look_up(
+    connection: duckdb.DuckDBPyConnection, keys: list[tuple[Owner, Dimensions]]
+) -> dict[tuple[Owner, Dimensions], int]:
+    connection.register("wanted", _table([(*key, [place]) for place, key in enumerate(keys)]))
+    rows = connection.execute(
+        f"""SELECT wanted.series_id, known.series_id FROM wanted JOIN series AS known
+            ON known.organization_id = wanted.organization_id AND known.kind = wanted.kind AND {_SAME}"""
+    ).fetchall()
+    connection.unregister("wanted")
+    return {keys[place]: number for place, number in rows}
+
+
+def _table(rows: list[tuple[Owner, Dimensions, list[int]]]) -> pa.Table:
+    named = []
+    for (organization_id, kind), row, numbers in rows:
+        values: dict[str, object] = dict(zip(GRAINS, numbers, strict=False))
+        values |= {"organization_id": organization_id, "kind": kind}
+        values |= zip(KINDS[kind].dimensions, row, strict=True)
+        named.append(values)
+    return pa.Table.from_pylist(named, schema=_SCHEMA)

@@ -13,8 +13,8 @@ from typing import Any, Final, NamedTuple
 from tallybook.money import UNIT, half_up
 from tallybook.query import Query
 from tallybook.rate import BYTE_MS, Price, Rate
-from tallybook.store.answer import Statement
-from tallybook.store.charges import Fetch, group_column, selection_of, sums_max, too_many, wanted_lines
+from tallybook.store.answer import Snapshot, Statement
+from tallybook.store.charges import group_column, selection_of, sums_max, too_many, wanted_lines
 from tallybook.timegrid import DAY_S, buckets, floor_s
 
 _ASKED: Final = ("project_id", "user_id", "api_key_id")
@@ -41,13 +41,13 @@ class Held(NamedTuple):
     amount: int
 
 
-def held(query: Query, names: tuple[str, ...], fetch: Fetch, rates: Callable[[int], Rate | None]) -> list[Held]:
+def held(query: Query, names: tuple[str, ...], snapshot: Snapshot, rates: Callable[[int], Rate | None]) -> list[Held]:
     """Return what an organization's stores held in the buckets of a query, and what that cost.
 
     Args:
         query: the question.
         names: the dimensions of the groups.
-        fetch: runs a statement.
+        snapshot: what it is asked of.
         rates: a rate by its number.
     """
     end_s = min(query.end_s, query.now_s)
@@ -55,14 +55,14 @@ def held(query: Query, names: tuple[str, ...], fetch: Fetch, rates: Callable[[in
     foreign = query.filters.keys() - {*_ASKED, "line_item"}
     if end_s <= query.start_s or foreign or lines == set():
         return []
-    used = [number for (number,) in fetch(*_rates(query))]
+    used = [number for (number,) in snapshot(*_rates(query))]
     found: list[Held] = []
     day_s = floor_s(query.start_s, DAY_S)
     edges = buckets(query.start_s, end_s, query.width_s, limit=2 + (end_s - query.start_s) // query.width_s)
     if day_s < query.start_s:
         edges = [(day_s, query.start_s), *edges]
     if lines is None or "storage" in lines:
-        rows = fetch(*_stores(query, names, edges))
+        rows = snapshot(*_stores(query, names, edges))
         if len(rows) > sums_max(query):
             raise too_many(query)
         found += _charged(rows, "storage", rates)
@@ -71,7 +71,7 @@ def held(query: Query, names: tuple[str, ...], fetch: Fetch, rates: Callable[[in
         rows = [
             (start_s, *nobody, "", rate_id, -byte_ms)
             for rate_id, free_bytes in _free(used, rates)
-            for start_s, byte_ms in fetch(*_least(query, edges, rate_id, free_bytes))
+            for start_s, byte_ms in snapshot(*_least(query, edges, rate_id, free_bytes))
         ]
         found += _charged(sorted(rows, key=lambda row: row[0]), "free_storage", rates)
     return [row for row in found if row.start_s >= query.start_s]

@@ -1,13 +1,13 @@
 """What has no price: the parts of usage that no rate speaks of, found in the raw events."""
 
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Final
 
 from tallybook.kinds import KINDS
 from tallybook.money import UNIT, half_up, to_decimal
 from tallybook.parts import PARTS
 from tallybook.rate import BYTE_MS, REPORTED, UNPRICED
-from tallybook.store.answer import Statement
+from tallybook.store.answer import Snapshot, Statement
 from tallybook.store.charges import FLOWING, quantity_of
 from tallybook.store.protocol import Unpriced
 from tallybook.store.rates import RateIndex, missing_parts
@@ -18,7 +18,7 @@ _CASES: Final = " ".join(f"WHEN '{part.name}' THEN {quantity_of(part)}" for part
 
 
 def unpriced(
-    fetch: Callable[[str, dict[str, object]], list[tuple[Any, ...]]],
+    snapshot: Snapshot,
     rates: RateIndex,
     organization_id: str,
     start_s: int,
@@ -27,13 +27,13 @@ def unpriced(
 ) -> list[Unpriced]:
     """Return what an organization used in a window without a price for it, the most used first."""
     gaps = list(_gaps(rates))
-    rows = fetch(*_statement(gaps, organization_id, start_s, end_s))
+    rows = snapshot(*_statement(gaps, organization_id, start_s, end_s))
     found = [
         Unpriced(kind, model, tier, batch, PARTS[part], since_s, until_s, quantity, events)
         for kind, model, tier, batch, part, since_s, until_s, quantity, events in rows
     ]
     held_until_s = min(end_s, now_s)
-    held = fetch(*unpriced_storage(organization_id, start_s, held_until_s)) if held_until_s > start_s else []
+    held = snapshot(*unpriced_storage(organization_id, start_s, held_until_s)) if held_until_s > start_s else []
     for since_s, until_s, byte_ms, reports in held:
         if byte_ms:
             gib_hours = to_decimal(half_up(byte_ms * UNIT, BYTE_MS))
@@ -60,7 +60,7 @@ def _statement(gaps: list[tuple[int, str, str]], organization_id: str, start_s: 
 ), used AS (
   SELECT series.kind, series.model, series.service_tier, series.batch, part, "timestamp",
     CASE part {_CASES} END AS quantity
-  FROM events JOIN series USING (series_id) JOIN gaps ON gaps.rate_id = events.rate_id AND gaps.kind = series.kind
+  FROM facts JOIN series USING (series_id) JOIN gaps ON gaps.rate_id = facts.rate_id AND gaps.kind = series.kind
   WHERE organization_id = $organization_id AND "timestamp" >= make_timestamp($start_s::BIGINT * 1000000)
     AND "timestamp" < make_timestamp($end_s::BIGINT * 1000000)
 )

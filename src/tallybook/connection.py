@@ -1,0 +1,239 @@
+"""A client's connection: uvicorn's, with limits on what a client may send and on how long it may take.
+
+Here is refused what no route sees: a head that is malformed or too large, a request that does not arrive, an answer
+that is not taken, and connections beyond the most there may be. What is left idle makes room for who comes new.
+"""
+
+import asyncio
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final
+
+import httptools
+import msgspec
+import structlog
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from tallybook.errors import HeadTooLarge, InvalidRequest, RequestError, RequestTooSlow
+from tallybook.logs import new_request_id
+from tallybook.metrics import Metrics
+from tallybook.wire.headers import NOTHING_LOADED, SECURITY_HEADERS
+
+HEAD_BYTES_MAX: Final = 128 * 1024
+"""Of request line and headers. A thousand ids in a filter fit; it is memory that anyone may take."""
+RATE_BYTES_S: Final = 16 * 1024
+"""Slower than any line in use, fast enough that nobody holds a place for hours."""
+KEEP_ALIVE_S: Final = 75
+"""Longer than proxies and client libraries keep an idle connection: the one that closes it had better be the client."""
+_LOOKS: Final = 10
+"""How often a connection is looked at in the time its client has."""
+_LINGER_S: Final = 2
+"""How long what a refused client still sends is thrown away: closed at once, it would not get to read why."""
+
+_log = structlog.get_logger()
+
+
+def surplus_max(connections_max: int) -> int:
+    """Return how many connections beyond the limit are told so; what is beyond these, too, is closed without a word."""
+    return connections_max // 10 + 1
+
+
+@dataclass(slots=True)
+class Room:
+    """What the connections of a server share.
+
+    Attributes:
+        connections_max: the most connections served at once.
+        client_s_max: seconds a client has to send a request or to take an answer, and one more for every 16 KiB.
+        metrics: where what is refused here is counted.
+        idle: connections that wait for a next request, and since when, the longest idle first.
+    """
+
+    connections_max: int
+    client_s_max: float
+    metrics: Metrics
+    idle: "dict[Connection, float]" = field(default_factory=dict)
+
+
+class Connection(HttpToolsProtocol):
+    """One connection; uvicorn makes it and hands it what its client sends."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        room: Room,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._room = room
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_surplus = False
+        self._is_refused = False
+        self._fault: RequestError | None = None
+        # Of the request that is arriving: since when, how much of it came after its first piece, and of what part.
+        self._arriving_since: float | None = None
+        self._arrived_bytes = 0
+        self._is_new = False
+        self._is_head = False
+        # Of the answer that waits to be taken: since when, and how much of it waited then.
+        self._waiting_since = 0.0
+        self._waiting_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection in, on condition or not at all if there are too many."""
+        super().connection_made(transport)
+        self._room.metrics.connections.inc()
+        self._arriving_since = self.loop.time()
+        self._look_later()
+        surplus = len(self.connections) - self._room.connections_max
+        if surplus > surplus_max(self._room.connections_max):
+            transport.abort()
+        elif surplus > 0:
+            idle = next(iter(self._room.idle), None)
+            self._is_surplus = idle is None
+            if idle is not None:
+                del self._room.idle[idle]
+                idle.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Clear up."""
+        super().connection_lost(exc)
+        self._room.metrics.connections.dec()
+        self._room.idle.pop(self, None)
+        if self._timer:
+            self._timer.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what a client sent; `on_...` are called meanwhile."""
+        if self._is_refused:
+            return
+        if self in self._room.idle:
+            del self._room.idle[self]
+            self._arriving_since = self.loop.time()
+        self._is_new = False
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self.cycle.keep_alive = False  # not offered: it is answered as what it is without, and nothing follows
+        except httptools.HttpParserError:
+            self._refuse(self._fault or InvalidRequest("The request is not valid HTTP.", code="invalid_http"))
+        if not self._is_new:
+            self._arrived_bytes += len(data)
+            if self._is_head and self._arrived_bytes > HEAD_BYTES_MAX:
+                self._refuse(_head_too_large())
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self._arriving_since = self.loop.time()
+        self._arrived_bytes = 0
+        self._is_new = self._is_head = True
+        if self._is_surplus:
+            self.scope["state"]["is_surplus"] = True
+
+    def on_headers_complete(self) -> None:
+        """Hand a request to the app; its body may still be on the way."""
+        self._is_head = False
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES_MAX:
+            self._fault = _head_too_large()
+            raise self._fault
+        super().on_headers_complete()
+        if self._is_surplus:
+            self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        """Note that the request is here as a whole."""
+        super().on_message_complete()
+        self._arriving_since = None
+        self._rest()
+
+    def on_response_complete(self) -> None:
+        """Go on to the next request, if it is here already."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Be idle if nothing is under way, in neither direction."""
+        if self._arriving_since is None and self.cycle.response_complete:
+            self._room.idle[self] = self.loop.time()
+
+    def resume_writing(self) -> None:
+        """Note that the client takes what it is sent."""
+        super().resume_writing()
+        self._waiting_bytes = 0
+
+    def _look_later(self) -> None:
+        self._timer = self.loop.call_later(self._room.client_s_max / _LOOKS, self._look)
+
+    def _look(self) -> None:
+        """Part with a client that takes too long."""
+        now = self.loop.time()
+        waiting_bytes = self.transport.get_write_buffer_size()
+        if not waiting_bytes or waiting_bytes > self._waiting_bytes:
+            self._waiting_since, self._waiting_bytes = now, waiting_bytes
+        if self.flow.read_paused and self._arriving_since is not None:
+            self._arriving_since = now  # it is us who do not read
+        if self._is_late(now, self._waiting_since, self._waiting_bytes - waiting_bytes):
+            _log.info("connection closed", problem="the client does not take its answer")
+            self.transport.abort()
+        elif self._arriving_since is not None and self._is_late(now, self._arriving_since, self._arrived_bytes):
+            self._refuse(RequestTooSlow("The request did not arrive in time; send it again.", code="request_too_slow"))
+        elif now - self._room.idle.get(self, now) > KEEP_ALIVE_S:
+            self.transport.close()
+        self._look_later()
+
+    def _is_late(self, now: float, since: float, done_bytes: int) -> bool:
+        return now - since > self._room.client_s_max + done_bytes / RATE_BYTES_S
+
+    def _refuse(self, error: RequestError) -> None:
+        """Answer in the app's place, for the last time, and listen no more."""
+        if self._is_refused:
+            return
+        self._is_refused = True
+        if self.cycle and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.cycle and self.cycle.response_started and not self.cycle.response_complete:
+            self.transport.abort()
+            return
+        request_id = new_request_id()
+        self.transport.write(_answer(error, request_id))
+        self.transport.write_eof()
+        self.loop.call_later(_LINGER_S, self.transport.abort)
+        self._room.metrics.count_request("other", "unmatched", error.status)
+        _log.info(
+            "request", method="other", route="unmatched", status=error.status, code=error.code, request_id=request_id
+        )
+
+
+def _head_too_large() -> HeadTooLarge:
+    return HeadTooLarge(
+        f"Request line and headers are larger than {HEAD_BYTES_MAX} bytes; ask for less at once",
+        code="head_too_large",
+    )
+
+
+def _answer(error: RequestError, request_id: str) -> bytes:
+    body = msgspec.json.encode(error.envelope())
+    headers = (
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"connection", b"close"),
+        (b"x-request-id", request_id.encode()),
+        NOTHING_LOADED,
+        *SECURITY_HEADERS,
+    )
+    status = HTTPStatus(error.status)
+    lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+    return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, status.phrase.encode(), lines, body)
