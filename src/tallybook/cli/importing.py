@@ -25,6 +25,7 @@ from rich.table import Table
 from tallybook.cli.target import Target, connect
 from tallybook.cli.terminal import console, plain
 from tallybook.errors import CommandFailed
+from tallybook.export.formulas import restore
 from tallybook.ingest.zstandard import zstd
 from tallybook.kinds import DIMENSIONS, KINDS, MEASURES
 
@@ -155,7 +156,8 @@ def _rows(path: Path, stream: BinaryIO, columns: dict[str, str]) -> Iterator[Row
 def _csv_rows(stream: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:
     table = csv.DictReader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), restkey="beyond the header")
     _check_columns(table.fieldnames or (), columns)
-    yield from table
+    for row in table:
+        yield {name: restore(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
 
 
 def _parquet_rows(stream: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:

@@ -20,6 +20,7 @@ from tallybook.cli.terminal import cell, console
 from tallybook.cli.when import instant, show
 from tallybook.clock import now_s
 from tallybook.errors import CommandFailed
+from tallybook.export.formulas import defuse
 from tallybook.timegrid import WIDTHS
 
 Width = Annotated[str, Parameter(choices=tuple(WIDTHS))]
@@ -136,9 +137,11 @@ def print_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
 
 
 def _field(value: object) -> object:
-    """Return a value as CSV has it: every digit of a number, and truth as the API spells it."""
+    """Return a value as CSV has it: every digit of a number, truth as the API spells it, and no text a formula."""
     if isinstance(value, Decimal):
         return digits(value)
+    if isinstance(value, str):
+        return defuse(value)
     return str(value).lower() if isinstance(value, bool) else value
 
 

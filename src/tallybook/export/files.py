@@ -3,10 +3,8 @@
 CSV is RFC 4180 in UTF-8 without a byte order mark: a header, comma, LF, quotes only where a value needs them. A null is
 an empty cell, an empty text is ``""``. Decimals are plain, all digits, no exponent; times are ``2026-01-31T09:30:00Z``.
 
-Values are never altered. A text that begins with ``=``, ``+``, ``-`` or ``@`` is written as it is, although a
-spreadsheet may take it for a formula: an id with a character put before it is another id, which no longer joins with
-any other data, and FOCUS asks that strings are preserved. Who opens strangers' ids in a spreadsheet has to import
-them as text.
+Values are never altered, but for one case in CSV: a text that a spreadsheet would take for a formula has a single quote
+before it (`formulas`). Who joins such ids with other data takes it off, as our own importer does, or reads Parquet.
 """
 
 import io
@@ -16,6 +14,8 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from tallybook.export.formulas import FORMULA
 
 Format = Literal["csv", "parquet"]
 
@@ -69,7 +69,12 @@ def _text(column: Column) -> Column:
         # Without its zone, which is UTC: so no time zone database has to be there.
         return pc.strftime(column.cast(pa.timestamp("s")), format="%Y-%m-%dT%H:%M:%SZ")
     text = column.cast(pa.string())
-    if not pa.types.is_string(column.type) or not pc.any(pc.match_substring_regex(text, _QUOTED)).as_py():
+    if not pa.types.is_string(column.type):
+        return text
+    if pc.any(pc.match_substring_regex(text, FORMULA)).as_py():
+        defused = pc.binary_join_element_wise("'", text, "")
+        text = pc.if_else(pc.match_substring_regex(text, FORMULA), defused, text)
+    if not pc.any(pc.match_substring_regex(text, _QUOTED)).as_py():
         return text
     quoted = pc.binary_join_element_wise('"', pc.replace_substring(text, '"', '""'), '"', "")
     return pc.if_else(pc.match_substring_regex(text, _QUOTED), quoted, text)

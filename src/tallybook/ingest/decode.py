@@ -99,6 +99,9 @@ def _decode_well_formed(body: bytes) -> list[msgspec.Struct]:
     if b"\n" not in body:
         return [_ONE.decode(body)]
     try:
+        events: list[msgspec.Struct] = _ONE.decode_lines(body)
+        if len(events) == body.count(b"\n") + 1:  # one a line, and no line is blank
+            return events
         return [_ONE.decode(line) for line in body.splitlines() if line.strip()]
     except msgspec.DecodeError:
         return [_ONE.decode(body)]  # one event, over several lines

@@ -89,9 +89,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         # A cost of its own is one from the first: its events and their cells get it. 18 decimals without the point.
         f"""UPDATE events SET rate_id = {REPORTED}, amount = replace(cost::VARCHAR, '.', '')::HUGEINT
             WHERE cost IS NOT NULL""",
-        """UPDATE levels SET amount = reported.amount FROM events AS reported
-           WHERE reported.amount IS NOT NULL AND reported.usage_bytes = levels.usage_bytes
-             AND reported.series_id = levels.series_id AND reported."timestamp" = levels."timestamp" """,
+        # Made anew from the events: of two reports that say the same at one instant, only one may have a cost.
+        "DELETE FROM levels",
+        """INSERT INTO levels BY NAME
+           SELECT "timestamp", series_id, usage_bytes, amount FROM events WHERE usage_bytes IS NOT NULL""",
         *(
             statement
             for table, cell in (("usage_hours", "hour"), ("usage_days", "day"))

@@ -48,24 +48,24 @@ class SeriesIndex:
         self._known_count = 0
         self._unsettled: Numbers = {}
 
-    def numbers(self, connection: duckdb.DuckDBPyConnection, wanted: Wanted) -> dict[Owner, list[int]]:
+    def numbers(self, connection: duckdb.DuckDBPyConnection, wanted: Wanted) -> Mapping[Owner, Sequence[int | None]]:
         """Return the number of each series; new ones are inserted in the connection's transaction.
 
         Call `settle` after the transaction has committed, `forget` after it was rolled back.
         """
+        found: dict[Owner, list[int | None]] = {}
         missing: dict[Owner, list[Dimensions]] = {}
         for owner, rows in wanted.items():
-            known = self._known.get(owner, {})
-            if unknown := [row for row in dict.fromkeys(rows) if row not in known]:
-                missing[owner] = unknown
+            numbers = found[owner] = list(map(self._known.get(owner, {}).get, rows))
+            if None in numbers:
+                unknown = (row for row, number in zip(rows, numbers, strict=True) if number is None)
+                missing[owner] = list(dict.fromkeys(unknown))
         if missing:
             self._unsettled = self._find_or_make(connection, missing)
-        found = {}
-        for owner, rows in wanted.items():
-            numbers = self._known.get(owner, {})
-            if owner in missing:
-                numbers = numbers | self._unsettled[owner]
-            found[owner] = [numbers[row] for row in rows]
+        for owner in missing:
+            numbers = found[owner]
+            new = self._unsettled[owner]
+            numbers[:] = [number or new[row] for row, number in zip(wanted[owner], numbers, strict=True)]
         return found
 
     def settle(self) -> None:
