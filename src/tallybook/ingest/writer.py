@@ -6,6 +6,7 @@ waits for nobody. A caller gets its answer when its commit is on disk, never bef
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +18,11 @@ from tallybook.errors import Busy, Unavailable
 from tallybook.metrics import Metrics
 from tallybook.store.protocol import Batch, Outcome, Store
 
+_GATHER_S: Final = 0.014
+"""Seconds between the beginnings of two commits while small requests come from many at once. A commit takes about half
+of that whether it has one event or a hundred: fewer of them leave more of the machine to the requests."""
+_GATHER_BYTES: Final = 256 * 1024
+"""Enough to begin at once."""
 _COMMIT_RECORDS: Final = 50_000
 """Enough to pay for a commit many times over, few enough that nobody waits long behind it."""
 
@@ -47,6 +53,10 @@ class Writer:
         metrics.queue_bytes.set_function(lambda: self._queue_bytes)
         self._changed = threading.Condition()
         self._stopping = False
+        self._began = 0.0
+        """When the last commit began."""
+        self._had_company = False
+        """Whether it was of several batches."""
         self._thread = threading.Thread(target=self._run, name="writer")
 
     def start(self) -> None:
@@ -84,7 +94,8 @@ class Writer:
             self.refuse_if_full(size_bytes)
             self._queue.append(waiting)
             self._add_queue_bytes(size_bytes)
-            self._changed.notify()
+            if len(self._queue) == 1 or self._queue_bytes >= _GATHER_BYTES:  # else it knows, or waits for more
+                self._changed.notify()
         return waiting.future
 
     def refuse_if_full(self, size_bytes: int = 0) -> None:
@@ -109,12 +120,26 @@ class Writer:
         with self._changed:
             while not self._queue and not self._stopping:
                 self._changed.wait()
+            self._gather()
             taken: list[_Waiting] = []
             records = 0
             while self._queue and (not taken or records + self._queue[0].batch.events <= _COMMIT_RECORDS):
                 taken.append(self._queue.popleft())
                 records += taken[-1].batch.events
+            self._had_company = len(taken) > 1
             return taken
+
+    def _gather(self) -> None:
+        """Let a commit's worth come together where many send at once; a sender who is alone waits for nobody."""
+        due = self._began + _GATHER_S
+        while (
+            self._had_company
+            and not self._stopping
+            and self._queue_bytes < _GATHER_BYTES
+            and (left_s := due - time.monotonic()) > 0
+        ):
+            self._changed.wait(left_s)
+        self._began = time.monotonic()
 
     def _commit(self, batches: Sequence[_Waiting]) -> None:
         try:
