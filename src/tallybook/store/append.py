@@ -8,7 +8,7 @@ memory: the store's zone maps leave only the part of the events that can match.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, repeat
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import duckdb
 import msgspec
@@ -272,8 +272,7 @@ def _insert(
     for share in shares:
         wanted.setdefault(share.owner, []).extend(share.columns.dimensions)
     found = {owner: iter(numbers) for owner, numbers in series.numbers(connection, wanted).items()}
-    tables: list[pa.Table] = []
-    levels: list[pa.Table] = []
+    charged: list[_Charged] = []
     for share in shares:
         columns = share.columns
         numbers = np.fromiter(found[share.owner], np.int64, len(columns))
@@ -281,51 +280,66 @@ def _insert(
         if charges.is_unpriced.any():
             for number, count in share.per_batch(charges.is_unpriced):
                 outcomes[number].unpriced[columns.kind.name] += count
-        tables.append(_table(columns, numbers, charges))
-        if columns.kind.is_level:
-            levels.append(tables[-1])
+        charged.append(_Charged(columns, numbers, charges))
     # The engine finds it by its name. Registering it takes as long again as inserting a handful of events.
-    fresh = pa.concat_tables(tables, promote_options="default")  # noqa: F841
+    fresh = _table(charged)
     connection.execute(f"INSERT INTO events BY NAME SELECT *, {lot} AS lot FROM fresh")
-    if levels:
+    if levels := [each for each in charged if each.columns.kind.is_level]:
         holders = {share.organization_id for share in shares if share.columns.kind.is_level}
         level_rates.begin(connection, rater.index, rater.book, holders)
-        _keep_levels(connection, pa.concat_tables(levels, promote_options="default"))
+        fresh = _table(levels)
+        amount = "amount" if "amount" in fresh.column_names else "NULL AS amount"
+        connection.execute(
+            f"""INSERT INTO levels BY NAME SELECT "timestamp", series_id, usage_bytes, {amount} FROM fresh"""
+        )
 
 
-def _table(columns: Columns, numbers: Integers, charges: Charges) -> pa.Table:
-    """Events of one kind as a table, with only the columns the kind has."""
+class _Charged(NamedTuple):
+    """Events of one kind, the numbers of their series, and what they are charged by."""
+
+    columns: Columns
+    series: Integers
+    charges: Charges
+
+
+def _table(charged: list[_Charged]) -> pa.Table:
+    """Events of several kinds as a table, with only the columns that any of them has."""
+    all_columns = [columns for columns, _, _ in charged]
     table: dict[str, pa.Array[Any]] = {
-        "id": pa.array(columns.ids, pa.string()),
-        "timestamp": _instants(columns.timestamps_ms),
-        "has_identity": pa.array(columns.has_identity),
-        "series_id": pa.array(numbers, pa.int32()),
-        "rate_id": pa.array(charges.rate_ids, pa.int32()),
+        "id": pa.array(list(chain.from_iterable(columns.ids for columns in all_columns)), pa.string()),
+        "timestamp": _instants(np.concatenate([columns.timestamps_ms for columns in all_columns])),
+        "has_identity": pa.array(np.concatenate([columns.has_identity for columns in all_columns])),
+        "series_id": pa.array(np.concatenate([series for _, series, _ in charged]), pa.int32()),
+        "rate_id": pa.array(np.concatenate([charges.rate_ids for _, _, charges in charged]), pa.int32()),
     }
-    counts = dict(zip(columns.kind.measures, columns.measures, strict=True))
-    for name, column in counts.items():
-        if name not in DERIVED:
-            table[name] = pa.array(column, pa.int64())
-        elif not (follows := column == derived(counts, name, np.zeros_like(column))).all():
-            table[name] = pa.array(column, pa.int64(), mask=follows)
-    if columns.costs:
-        table["cost"] = pa.array(columns.costs, _COST)
-    if charges.amounts:
-        table["amount"] = pa.array(charges.amounts, _AMOUNT)
+    for name in dict.fromkeys(chain.from_iterable(columns.kind.measures for columns in all_columns)):
+        counts, absent = zip(*(_stored(columns, name) for columns in all_columns), strict=True)
+        missing = np.concatenate(absent)
+        if not missing.all():
+            table[name] = pa.array(np.concatenate(counts), pa.int64(), mask=missing)
+    if any(columns.costs for columns in all_columns):
+        costs = (columns.costs or [None] * len(columns) for columns in all_columns)
+        table["cost"] = pa.array(list(chain.from_iterable(costs)), _COST)
+    if any(charges.amounts for _, _, charges in charged):
+        amounts = (charges.amounts or [None] * len(columns) for columns, _, charges in charged)
+        table["amount"] = pa.array(list(chain.from_iterable(amounts)), _AMOUNT)
     return pa.table(table)
+
+
+def _stored(columns: Columns, name: str) -> tuple[Integers, Truths]:
+    """The counts of a measure, and where there is nothing to store: the kind has none, or it follows from others."""
+    measures = columns.kind.measures
+    none = np.zeros(len(columns), np.int64)
+    if name not in measures:
+        return none, np.ones(len(columns), np.bool_)
+    counts = columns.measures[measures.index(name)]
+    if name not in DERIVED:
+        return counts, none.astype(np.bool_)
+    return counts, counts == derived(dict(zip(measures, columns.measures, strict=True)), name, none)
 
 
 def _instants(instants_ms: Integers) -> "pa.Array[Any]":
     return pa.array(instants_ms * 1000, pa.int64()).view(_INSTANT)
-
-
-def _keep_levels(connection: duckdb.DuckDBPyConnection, fresh: pa.Table) -> None:
-    amount = "amount" if "amount" in fresh.column_names else "NULL AS amount"
-    connection.register("fresh", fresh)
-    connection.execute(
-        f"""INSERT INTO levels BY NAME SELECT "timestamp", series_id, usage_bytes, {amount} FROM fresh"""
-    )
-    connection.unregister("fresh")
 
 
 def _release_quarantined(connection: duckdb.DuckDBPyConnection, batch: Batch, outcome: Outcome) -> None:
