@@ -206,3 +206,13 @@ def test_new_events_are_not_searched_for(store: DuckStore) -> None:
     assert not recent.are_new([1], minute)
     assert not RecentIdentities(DAY * 1000).are_new([1], minute)
     assert RecentIdentities(DAY * 1000).are_new([1], minute + 60_000)
+
+
+def test_what_follows_the_window_and_is_not_rolled_up_is_not_counted(store: DuckStore) -> None:
+    """The last bucket is read whole where nothing follows in the rollups; but something may follow among the rest."""
+    post(store, [event(1, minute=9), event(2, minute=20)])
+    start_s = DAY + 5 * MINUTE_S
+    query = Query("org-a", start_s, DAY + 10 * MINUTE_S, HOUR_S, NOW_MS // 1000)
+    assert [row.measures[-1] for row in store.usage(KIND, query)] == [1]
+    store.fold()
+    assert [row.measures[-1] for row in store.usage(KIND, query)] == [1]
