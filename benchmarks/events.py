@@ -46,9 +46,10 @@ def bodies(events: int, events_in_body: int, start_ms: int, end_ms: int, seed: i
         seed: of the dice.
     """
     random = Random(seed)
-    people = [(f"user-{random.getrandbits(96):024x}", random.randrange(PROJECTS)) for _ in range(USERS)]
+    people = _people(random)
     # Composed at once and not with the first body: whoever times the sending shall not time this.
-    templates = ["\n".join(_lines(random, people, events_in_body)) for _ in range(TEMPLATES)]
+    count = events // events_in_body
+    templates = ["\n".join(_lines(random, people, events_in_body)) for _ in range(min(count, TEMPLATES))]
     step_ms = (end_ms - start_ms) / events
 
     def body(number: int) -> bytes:
@@ -57,13 +58,23 @@ def bodies(events: int, events_in_body: int, start_ms: int, end_ms: int, seed: i
         values: list[object] = [None] * (2 * events_in_body)
         values[0::2] = [digits[at : at + 24] for at in range(0, len(digits), 24)]
         values[1::2] = [(start_ms + step_ms * (first + at)) / 1000 for at in range(events_in_body)]
-        return (templates[number % TEMPLATES] % tuple(values)).encode()
+        return (templates[number % len(templates)] % tuple(values)).encode()
 
-    return map(body, range(events // events_in_body))
+    return map(body, range(count))
+
+
+def lines(count: int, seed: int = 1) -> list[str]:
+    """Return events of the same people with a hole for the id (`%s`) and one for the time (`%.3f`)."""
+    random = Random(seed)
+    return list(_lines(random, _people(random), count))
+
+
+def _people(random: Random) -> list[tuple[str, int]]:
+    """Users and their projects, busiest first."""
+    return [(f"user-{random.getrandbits(96):024x}", random.randrange(PROJECTS)) for _ in range(USERS)]
 
 
 def _lines(random: Random, people: Sequence[tuple[str, int]], count: int) -> Iterator[str]:
-    """Events with a hole for the id and one for the timestamp; people are users and their projects, busiest first."""
     activity = [1 / (rank + 3) for rank in range(len(people))]  # Zipf's law, a little flattened at the top
     kinds = random.choices(list(KINDS), list(KINDS.values()), k=count)
     for kind, (user, project) in zip(kinds, random.choices(people, activity, k=count), strict=True):

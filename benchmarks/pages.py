@@ -1,92 +1,112 @@
-"""Pages over HTTP, and the same questions in plain SQL over raw events."""
+"""Pages over HTTP, and the same questions in plain SQL over raw events; both must say the same."""
 
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-from urllib.parse import urlencode
+from typing import Any, Final, Protocol
 
 import duckdb
-import msgspec
 
-from benchmarks.ingest import Client
-from benchmarks.report import Times
-from tallybook.kinds import KINDS
-from tallybook.timegrid import DAY_S, WIDTHS, floor_s
+from benchmarks.effort import Effort
+from benchmarks.load import Page
+from benchmarks.results import Result
+from benchmarks.server import Client, connected, running
+from benchmarks.stores import Store
+from benchmarks.times import Times
 
-KIND: Final = KINDS["completions"]
 WARM_UPS: Final = 3
+FACTS: Final = "facts"
+"""Where raw events are read from."""
 
-Answer = dict[tuple[object, ...], tuple[int, ...]]
-"""Start of the bucket and group, to measures."""
+Answer = Mapping[tuple[object, ...], Any]
+"""Start of the bucket and group, to what is asked for."""
+
+
+class Question(Protocol):
+    """Something asked of a store whose history ends at an instant, in both ways."""
+
+    @property
+    def title(self) -> str:
+        """What the benchmark is called."""
+        ...
+
+    def page(self) -> Page:
+        """How a client asks for the buckets up to now."""
+        ...
+
+    def path(self, end_s: int) -> str:
+        """What a client gets."""
+        ...
+
+    def read(self, body: bytes) -> Answer:
+        """Return what a page says."""
+        ...
+
+    def sql(self, end_s: int) -> tuple[str, list[object]]:
+        """Return a statement that asks the raw events, and its values."""
+        ...
+
+    def add_up(self, connection: duckdb.DuckDBPyConnection, rows: list[Any]) -> Answer:
+        """Return what the statement's rows say; not timed."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """The latest buckets of a width, grouped."""
+class Asked:
+    """How long the first answer took, how long others, and what they said."""
 
-    title: str
-    buckets: int
-    width: str
-    group_by: tuple[str, ...] = ()
-
-    def window(self, end_s: int) -> tuple[int, int]:
-        """Start and end when the last bucket is the one in progress at an instant."""
-        width_s = WIDTHS[self.width].seconds
-        return floor_s(end_s, width_s) - (self.buckets - 1) * width_s, end_s
+    first_ms: float
+    times: Times
+    answer: Answer
 
 
-QUESTIONS: Final = (
-    Question("31 days by model", 31, "1d", ("model",)),
-    Question("31 days by project and model", 31, "1d", ("project_id", "model")),
-    Question("31 days ungrouped", 31, "1d"),
-    Question("7 days by hour by model", 168, "1h", ("model",)),
-    Question("a day by minute", 1440, "1m"),
-)
-HISTORY_S: Final = 30 * DAY_S
-"""How far events go back. With the day in progress these are 31 days."""
+def measure(questions: Sequence[Question], store: Store, effort: Effort) -> Iterator[Result]:
+    """Ask a server, then the store's raw events.
+
+    Raises:
+        RuntimeError: a page is not what the raw events say.
+    """
+    end_s = store.filled.end_s
+    with running(store.data) as server, connected(server) as client:
+        pages = [ask(client, question, end_s, effort.repeats) for question in questions]
+    for question, ours in zip(questions, pages, strict=True):
+        reference = query(store.file, question, end_s, effort)
+        if ours.answer != reference.answer:
+            raise RuntimeError(f"{question.title}: the page is not what the raw events say")
+        yield Result(
+            name=question.title,
+            ours=ours.times.p50,
+            reference=reference.times.p50,
+            events=store.filled.events,
+            spread=(ours.times.p50, ours.times.p99),
+            note=f"{len(ours.answer):,} results; first {ours.first_ms:.1f} ms",
+        )
 
 
-def ask(client: Client, question: Question, end_s: int, repeats: int) -> tuple[Times, Answer]:
-    """Ask over HTTP, warm."""
-    start_s, end_s = question.window(end_s)
-    parameters = [("start_time", start_s), ("end_time", end_s), ("bucket_width", question.width)]
-    parameters += [("limit", question.buckets), *(("group_by", name) for name in question.group_by)]
-    path = f"/v1/organization/usage/{KIND.name}?{urlencode(parameters)}"
-    times = Times()
+def ask(client: Client, question: Question, end_s: int, repeats: int) -> Asked:
+    """Ask over HTTP, again and again."""
+    path = question.path(end_s)
+    first, times = Times(), Times()
+    with first.one():
+        client.ask("GET", path)
     for _ in range(WARM_UPS):
         client.ask("GET", path)
     for _ in range(repeats):
         with times.one():
             body = client.ask("GET", path)
-    page = msgspec.json.decode(body)
-    assert not page["has_more"]
-    return times, {
-        (bucket["start_time"], *(result[name] for name in question.group_by)): tuple(
-            result[name] for name in KIND.measures
-        )
-        for bucket in page["data"]
-        for result in bucket["results"]
-    }
+    return Asked(first.ms[0], times, question.read(body))
 
 
-def query(store: Path, question: Question, end_s: int, repeats: int) -> tuple[Times, Answer]:
-    """Ask the events themselves, as one would without Tallybook: one table, its dimensions joined."""
-    start_s, end_s = question.window(end_s)
-    unit = {"1d": "day", "1h": "hour", "1m": "minute"}[question.width]
-    groups = "".join(f", {name}" for name in question.group_by)
-    sums = ", ".join(f"sum({name})" for name in KIND.measures)
-    sql = f"""SELECT epoch_ms(date_trunc('{unit}', "timestamp")) // 1000 AS start_s{groups}, {sums}
-              FROM events JOIN series USING (series_id)
-              WHERE organization_id = 'org-default' AND kind = ?
-                AND "timestamp" >= make_timestamp(?) AND "timestamp" < make_timestamp(?)
-              GROUP BY ALL"""
-    values = [KIND.name, start_s * 1_000_000, end_s * 1_000_000]
-    times = Times()
+def query(store: Path, question: Question, end_s: int, effort: Effort) -> Asked:
+    """Ask the events of a store no server uses, as one would without Tallybook: one table, its dimensions joined."""
+    sql, values = question.sql(end_s)
+    first, times = Times(), Times()
+    deadline = time.monotonic() + effort.query_s_max
     with duckdb.connect(str(store), read_only=True) as connection:
-        for _ in range(WARM_UPS):
+        with first.one():
             connection.execute(sql, values).fetchall()
-        for _ in range(repeats):
+        while not times.ms or (len(times.ms) < effort.repeats and time.monotonic() < deadline):
             with times.one():
                 rows = connection.execute(sql, values).fetchall()
-    split = 1 + len(question.group_by)
-    return times, {row[:split]: row[split:] for row in rows}
+        return Asked(first.ms[0], times, question.add_up(connection, rows))
