@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint browser bench lock
+.PHONY: help setup demo test lint audit browser postgres bench lock
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -31,14 +31,29 @@ lint: $(READY) ## format, lint, types and import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Not part of the tests: what somebody finds in a library tomorrow is no fault of what is tested today.
+audit: $(READY) ## look up what is locked in PyPI's list of known vulnerabilities
+	$(BIN)/uv tool run --quiet pip-audit==2.10.1 --strict --progress-spinner off \
+		--requirement requirements.lock --require-hashes --disable-pip
+
 # Debian's browser, unless there is one already. Installing it needs root, or sudo.
 browser:
 	@command -v chromium >/dev/null || { \
 		sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 		$$sudo apt-get update --quiet && $$sudo apt-get install --quiet --yes --no-install-recommends chromium; }
 
-bench: $(READY) ## measure everything beside its reference; takes a while
-	$(BIN)/python -m benchmarks
+# Debian's database, unless there is one already, for the benchmarks only; they do without if it cannot be installed.
+# Debian makes and starts a cluster of its own with it, which nothing here uses.
+postgres:
+	@test -x /usr/lib/postgresql/15/bin/postgres || { \
+		sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		$$sudo apt-get update --quiet && \
+		$$sudo apt-get install --quiet --yes --no-install-recommends postgresql-15; } || \
+		echo 'PostgreSQL 15 cannot be installed; what is compared with it will be left out'
+
+# Parts of it: make bench OPTIONS="--only pages,mixed"
+bench: $(READY) postgres ## measure everything beside its reference; takes a while
+	$(BIN)/python -m benchmarks $(OPTIONS)
 
 lock: $(READY) ## lock the newest versions pyproject.toml allows
 	$(BIN)/uv pip compile --quiet pyproject.toml --group dev --universal --generate-hashes \

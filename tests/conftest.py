@@ -14,7 +14,8 @@ _number = itertools.count()
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    running = Server.start(tmp_path_factory.mktemp("server"))
+    # Tests give wrong keys by the dozen, all from one address.
+    running = Server.start(tmp_path_factory.mktemp("server"), args=["--wrong-keys-max", "1000000"])
     yield running
     assert running.stop() == 0
 

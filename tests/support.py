@@ -58,6 +58,11 @@ class Server:
         """Send the server a signal."""
         self._process.send_signal(number)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the server has not ended yet."""
+        return self._process.poll() is None
+
     def wait(self) -> int:
         """Return the exit code once the server has ended."""
         return self._process.wait(STOP_S_MAX)
@@ -99,6 +104,13 @@ def _ready(data: Path, pid: int) -> str | None:
         return address.url if httpx.get(f"{address.url}/readyz", trust_env=False, verify=False).is_success else None
     except (OSError, msgspec.DecodeError, httpx.HTTPError):
         return None
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory of a process that is in use, by Linux's count."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024
 
 
 def read_log(data: Path) -> str:

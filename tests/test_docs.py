@@ -35,6 +35,8 @@ COMMANDS = (
     "keys list",
     "keys revoke",
     "rebuild",
+    "backup",
+    "restore",
     "doctor",
     "demo",
 )

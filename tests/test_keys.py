@@ -29,6 +29,7 @@ DOORS: list[tuple[str, str, Any, str, int]] = [
     ("DELETE", f"{KEYS}/key_none", None, MANAGE, 404),
     ("POST", f"{USAGE}/rebuild", {"start_time": 1_748_822_400, "end_time": 1_748_908_800}, MANAGE, 200),
     ("GET", f"{USAGE}/check", None, MANAGE, 200),
+    ("POST", f"{USAGE}/backup", None, MANAGE, 400),
 ]
 DOOR = pytest.mark.parametrize(
     ("method", "path", "body", "scope", "status"), DOORS, ids=[f"{door[0]} {door[1]}" for door in DOORS]

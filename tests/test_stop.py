@@ -111,4 +111,4 @@ def test_a_stop_ends_quietly(tmp_path: Path) -> None:
         assert client.post(PATH, content=body(0, 10)).status_code == 200
     assert images(again) == 10
     assert again.stop() == 0
-    assert '"event": "request"' in read_log(tmp_path / "data").strip().splitlines()[-1]
+    assert '"event":"request"' in read_log(tmp_path / "data").strip().splitlines()[-1]

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tallybook.store.plan import Segment, cover
+from tallybook.store.protocol import Kept
 from tallybook.store.rollups import ROLLUPS, able
 from tallybook.timegrid import DAY_S, HOUR_S, MINUTE_S, WIDTHS, buckets, floor_s
 
@@ -42,7 +43,9 @@ def test_buckets_cover_the_window_once_and_lie_on_the_grid(start_s: int, length_
 
 @given(instants, st.integers(0, 40 * DAY_S), widths, wanted)
 def test_segments_cover_the_window_once(start_s: int, length_s: int, width_s: int, names: set[str]) -> None:
-    segments = sorted(cover(start_s, start_s + length_s, able(names, width_s)), key=lambda segment: segment.start_s)
+    segments = sorted(
+        cover(start_s, start_s + length_s, able(names, width_s), Kept()), key=lambda segment: segment.start_s
+    )
     assert sum(segment.end_s - segment.start_s for segment in segments) == length_s
     assert all(before.end_s == after.start_s for before, after in pairwise(segments))
     assert all(segment.start_s < segment.end_s for segment in segments)
@@ -53,7 +56,7 @@ def test_a_cell_lies_within_its_segment_and_within_one_bucket(
     start_s: int, length_s: int, width_s: int, names: set[str]
 ) -> None:
     cells_s = {"facts": 1} | {rollup.table: rollup.cell_s for rollup in ROLLUPS}
-    for segment in cover(start_s, start_s + length_s, able(names, width_s)):
+    for segment in cover(start_s, start_s + length_s, able(names, width_s), Kept()):
         cell_s = cells_s[segment.table]
         assert cell_s == 1 or cell_s <= width_s
         assert segment.start_s % cell_s == segment.end_s % cell_s == 0
@@ -61,7 +64,7 @@ def test_a_cell_lies_within_its_segment_and_within_one_bucket(
 
 @given(instants, st.integers(0, 40 * DAY_S))
 def test_no_more_than_two_hours_of_a_daily_question_are_read_from_events(start_s: int, length_s: int) -> None:
-    segments = cover(start_s, start_s + length_s, able({"user_id"}, DAY_S))
+    segments = cover(start_s, start_s + length_s, able({"user_id"}, DAY_S), Kept())
     assert sum(segment.end_s - segment.start_s for segment in segments if segment.table == "facts") < 2 * HOUR_S
 
 
@@ -80,7 +83,7 @@ def test_no_more_than_two_hours_of_a_daily_question_are_read_from_events(start_s
 def test_whole_buckets_are_read_from_the_smallest_table_that_knows_them(
     names: set[str], width_s: int, table: str
 ) -> None:
-    assert cover(DAY, DAY + DAY_S, able(names, width_s)) == [Segment(table, DAY, DAY + DAY_S)]
+    assert cover(DAY, DAY + DAY_S, able(names, width_s), Kept()) == [Segment(table, DAY, DAY + DAY_S)]
 
 
 @pytest.mark.parametrize(("name", "default", "most"), [("1m", 60, 1440), ("1h", 24, 168), ("1d", 7, 31)])

@@ -18,7 +18,6 @@ from tallybook.event import (
     AHEAD_MAX_MS,
     ORIGINS,
     TIMESTAMP_MIN_MS,
-    FaultyEvent,
     Record,
     exact_cost,
     shape_of,
@@ -117,7 +116,7 @@ def read_columns(events: Sequence[msgspec.Struct], now_ms: int) -> list[Columns]
         One entry a kind that occurs.
 
     Raises:
-        FaultyEvent, ValueError: some event is no good; `tallybook.event.record` says what is wrong with it.
+        ValueError: some event is no good; `tallybook.event.record` says what is wrong with it.
     """
     places: dict[type[msgspec.Struct], list[int]] = {}
     for place, event in enumerate(events):
@@ -129,7 +128,7 @@ def _read(event_type: type[msgspec.Struct], events: list[msgspec.Struct], positi
     shape = shape_of(event_type)
     fields = list(zip(*map(msgspec.structs.astuple, events), strict=True))
     if any(None in fields[place] for place in shape.required):
-        raise FaultyEvent([])
+        raise ValueError("a measure that every event of the kind needs is missing")
     ids, timestamps = fields[0], fields[1]
     costs = None
     if not _is_absent(fields[-1]):
@@ -159,7 +158,10 @@ def _has_both(ids: tuple[str | None, ...], timestamps: tuple[object, ...]) -> Tr
 
 def _instants(timestamps: tuple[float | str | None, ...], now_ms: int) -> Integers:
     if {float, int}.issuperset(map(type, timestamps)):
-        seconds = np.array(timestamps, np.float64)
+        try:
+            seconds = np.array(timestamps, np.float64)
+        except OverflowError:
+            raise ValueError("a timestamp is out of range") from None
         if not (seconds >= TIMESTAMP_MIN_MS / 1000).all() or not (seconds <= (now_ms + AHEAD_MAX_MS) / 1000).all():
             raise ValueError("a timestamp is out of range")
         # Through whole microseconds, see `timestamp_to_ms`.

@@ -45,7 +45,8 @@ class Settings:
     events_max: Annotated[int, _between(1, 10_000_000)] = 100_000
     """The most events in a request."""
     queue_bytes_max: Annotated[int, _between(1, 1024 * _GIB)] = 256 * _MIB
-    """The most bytes of unpacked bodies that wait to be written; beyond it requests get 429 with Retry-After."""
+    """The most bytes of unpacked bodies that wait to be written, and of bodies that are being received; beyond either,
+    requests get 429 with Retry-After."""
     rows_max: Annotated[int, _between(1, 10_000_000)] = 200_000
     """The most results in a page; beyond it a question gets 400 that says how to narrow it."""
     quarantine_max: Annotated[int, _between(0, 10_000_000)] = 100_000
@@ -62,6 +63,12 @@ class Settings:
     """Wrong keys a minute from a client's address; further ones get 429 with Retry-After. A right key always works."""
     compact_every_s: Annotated[int, _between(0, 86_400)] = 60
     """Seconds between looks for rollups worth compacting; 0 never looks."""
+    keep_events_days: Annotated[int, _between(0, 36_500)] = 0
+    """Days single events are kept, besides the present one; earlier ones are deleted and refused. 0: for ever."""
+    keep_minutes_days: Annotated[int, _between(0, 36_500)] = 0
+    """Days sums by minute are kept, likewise. 0: for ever."""
+    keep_hours_days: Annotated[int, _between(0, 36_500)] = 0
+    """Days sums by hour are kept, likewise. Sums by day are kept for ever. 0: for ever."""
     price_file: Path | None = None
     """Price file with the operator's own prices, discounts and mark-ups. Noticed when it changes."""
     list_prices: bool = True

@@ -5,15 +5,17 @@ that is not taken, and connections beyond the most there may be. What is left id
 """
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import unquote
 
 import httptools
 import msgspec
 import structlog
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from tallybook.errors import HeadTooLarge, InvalidRequest, RequestError, RequestTooSlow
@@ -48,13 +50,69 @@ class Room:
         connections_max: the most connections served at once.
         client_s_max: seconds a client has to send a request or to take an answer, and one more for every 16 KiB.
         metrics: where what is refused here is counted.
-        idle: connections that wait for a next request, and since when, the longest idle first.
+        idle: connections that wait for a next request, the longest idle first.
     """
 
     connections_max: int
     client_s_max: float
     metrics: Metrics
-    idle: "dict[Connection, float]" = field(default_factory=dict)
+    idle: "dict[Connection, None]" = field(default_factory=dict)
+
+
+class _Cycle(RequestResponseCycle):
+    """A request and its answer: as uvicorn has it, but that the head of an answer goes out with its first piece.
+
+    Each piece that is sent by itself takes a tenth of the time a small answer takes in all.
+    """
+
+    _head = b""
+
+    async def send(self, message: Any) -> None:
+        """Send what the app says."""
+        if message["type"] == "http.response.start":
+            self._begin(message["status"], message["headers"])
+            return
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        assert self.response_started
+        assert not self.response_complete
+        body, more = message.get("body", b""), message.get("more_body", False)
+        if self.scope["method"] == "HEAD":
+            body = b""
+        elif self.chunked_encoding:
+            body = b"".join([*((b"%x\r\n" % len(body), body, b"\r\n") if body else ()), b"" if more else b"0\r\n\r\n"])
+        else:
+            self.expected_content_length -= len(body)
+        self.transport.writelines([self._head, body])
+        self._head = b""
+        if not more:
+            self._end()
+
+    def _begin(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        headers = [*self.default_headers, *headers]
+        length = next((int(value) for name, value in headers if name == b"content-length"), None)
+        is_bare = self.scope["method"] == "HEAD" or status in (204, 304)
+        self.chunked_encoding = length is None and not is_bare
+        self.expected_content_length = length if length and not is_bare else 0
+        if self.chunked_encoding:
+            headers.append((b"transfer-encoding", b"chunked"))
+        if not self.keep_alive:
+            headers.append((b"connection", b"close"))
+        head = b"".join([STATUS_LINE[status], *(b"%b: %b\r\n" % header for header in headers), b"\r\n"])
+        # Whatever a value was made of, it has not become a header or an answer of its own.
+        assert head.count(b"\n") == head.count(b"\r") == len(headers) + 2
+        self._head = head
+        self.response_started = True
+        self.waiting_for_100_continue = False
+
+    def _end(self) -> None:
+        self.response_complete = True
+        self.message_event.set()
+        if self.expected_content_length or not self.keep_alive:  # a length not kept to misleads who waits for the rest
+            self.transport.close()
+        self.on_response()
 
 
 class Connection(HttpToolsProtocol):
@@ -75,20 +133,21 @@ class Connection(HttpToolsProtocol):
         self._is_surplus = False
         self._is_refused = False
         self._fault: RequestError | None = None
-        # Of the request that is arriving: since when, how much of it came after its first piece, and of what part.
-        self._arriving_since: float | None = None
+        # Time is counted in looks, so that none goes by while the whole process, or its machine, stands still.
+        self._looks = 0
+        # Of the request that is arriving, if one is: how much of it came after its first piece, and of what part.
+        self._is_arriving = True
         self._arrived_bytes = 0
         self._is_new = False
         self._is_head = False
-        # Of the answer that waits to be taken: since when, and how much of it waited then.
-        self._waiting_since = 0.0
+        # Of the answer that waits to be taken: for how many looks, and how much of it waited at first.
+        self._waiting_looks = 0
         self._waiting_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection in, on condition or not at all if there are too many."""
         super().connection_made(transport)
         self._room.metrics.connections.inc()
-        self._arriving_since = self.loop.time()
         self._look_later()
         surplus = len(self.connections) - self._room.connections_max
         if surplus > surplus_max(self._room.connections_max):
@@ -114,7 +173,7 @@ class Connection(HttpToolsProtocol):
             return
         if self in self._room.idle:
             del self._room.idle[self]
-            self._arriving_since = self.loop.time()
+            self._is_arriving, self._looks = True, 0
         self._is_new = False
         try:
             self.parser.feed_data(data)
@@ -130,26 +189,51 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
-        self._arriving_since = self.loop.time()
-        self._arrived_bytes = 0
-        self._is_new = self._is_head = True
+        self._looks = self._arrived_bytes = 0
+        self._is_arriving = self._is_new = self._is_head = True
         if self._is_surplus:
             self.scope["state"]["is_surplus"] = True
 
     def on_headers_complete(self) -> None:
         """Hand a request to the app; its body may still be on the way."""
         self._is_head = False
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES_MAX:
+        if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_BYTES_MAX:
             self._fault = _head_too_large()
             raise self._fault
-        super().on_headers_complete()
-        if self._is_surplus:
-            self.cycle.keep_alive = False
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        version = self.parser.get_http_version()
+        self.scope |= {
+            "method": self.parser.get_method().decode("ascii"),
+            "http_version": version,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": url.path,
+            "query_string": url.query or b"",
+        }
+        previous = self.cycle
+        self.cycle = _Cycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive() and not self._is_surplus,
+            on_response=self.on_response_complete,
+        )
+        if previous is None or previous.response_complete:
+            self._start_asgi_task(self.cycle, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, self.app))
 
     def on_message_complete(self) -> None:
         """Note that the request is here as a whole."""
         super().on_message_complete()
-        self._arriving_since = None
+        self._is_arriving = False
         self._rest()
 
     def on_response_complete(self) -> None:
@@ -165,8 +249,9 @@ class Connection(HttpToolsProtocol):
 
     def _rest(self) -> None:
         """Be idle if nothing is under way, in neither direction."""
-        if self._arriving_since is None and self.cycle.response_complete:
-            self._room.idle[self] = self.loop.time()
+        if self.cycle.response_complete and not self._is_arriving:
+            self._looks = 0
+            self._room.idle[self] = None
 
     def resume_writing(self) -> None:
         """Note that the client takes what it is sent."""
@@ -178,23 +263,27 @@ class Connection(HttpToolsProtocol):
 
     def _look(self) -> None:
         """Part with a client that takes too long."""
-        now = self.loop.time()
+        self._looks += 1
+        self._waiting_looks += 1
         waiting_bytes = self.transport.get_write_buffer_size()
         if not waiting_bytes or waiting_bytes > self._waiting_bytes:
-            self._waiting_since, self._waiting_bytes = now, waiting_bytes
-        if self.flow.read_paused and self._arriving_since is not None:
-            self._arriving_since = now  # it is us who do not read
-        if self._is_late(now, self._waiting_since, self._waiting_bytes - waiting_bytes):
+            self._waiting_looks, self._waiting_bytes = 0, waiting_bytes
+        if self._is_arriving and self.flow.read_paused:
+            self._looks = 0  # it is us who do not read
+        if self._is_late(self._waiting_looks, self._waiting_bytes - waiting_bytes):
             _log.info("connection closed", problem="the client does not take its answer")
             self.transport.abort()
-        elif self._arriving_since is not None and self._is_late(now, self._arriving_since, self._arrived_bytes):
+        elif self._is_arriving and self._is_late(self._looks, self._arrived_bytes):
             self._refuse(RequestTooSlow("The request did not arrive in time; send it again.", code="request_too_slow"))
-        elif now - self._room.idle.get(self, now) > KEEP_ALIVE_S:
+        elif self in self._room.idle and self._seconds(self._looks) > KEEP_ALIVE_S:
             self.transport.close()
         self._look_later()
 
-    def _is_late(self, now: float, since: float, done_bytes: int) -> bool:
-        return now - since > self._room.client_s_max + done_bytes / RATE_BYTES_S
+    def _is_late(self, looks: int, done_bytes: int) -> bool:
+        return self._seconds(looks) > self._room.client_s_max + done_bytes / RATE_BYTES_S
+
+    def _seconds(self, looks: int) -> float:
+        return looks * self._room.client_s_max / _LOOKS
 
     def _refuse(self, error: RequestError) -> None:
         """Answer in the app's place, for the last time, and listen no more."""

@@ -260,7 +260,7 @@ def timestamp_to_ms(value: float | str, now_ms: int) -> int:
         raise ValueError(f"timestamp {value} looks like milliseconds; give seconds: {value / 1000}")
     raise ValueError(
         f"timestamp {_shorten(value)} is out of range: accepted are 2015-01-01T00:00:00Z to one hour ahead of the "
-        f"server, {_rfc3339(now_ms + AHEAD_MAX_MS)}; check the producer's clock and unit (seconds)"
+        f"server, {rfc3339(now_ms + AHEAD_MAX_MS)}; check the producer's clock and unit (seconds)"
     )
 
 
@@ -279,7 +279,8 @@ def _rfc3339_to_ms(text: str) -> int:
     return (instant - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
-def _rfc3339(instant_ms: int) -> str:
+def rfc3339(instant_ms: int) -> str:
+    """Return an instant in words, to the second, UTC."""
     return datetime.fromtimestamp(instant_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 

@@ -1,4 +1,4 @@
-"""One process to a data directory, and where that process can be reached."""
+"""One process to a data directory, and where that process can be reached; one backup of it at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +12,7 @@ from tallybook.errors import CommandFailed, StoreLocked
 
 _LOCK: Final = "server.lock"
 _ADDRESS: Final = "server.json"
+_BACKUP_LOCK: Final = "backup.lock"
 _WAIT_S: Final = 0.5
 """A command that looks whether a server runs holds the lock for a moment."""
 
@@ -68,6 +69,37 @@ def running(directory: Path) -> Address | None:
         return _read(directory)
     lock.release()
     return None
+
+
+@contextmanager
+def hold_backup(directory: Path) -> Iterator[None]:
+    """Hold what tells the server of a data directory that a backup is made of it, by somebody who can write there.
+
+    Raises:
+        CommandFailed: another backup is being made, or the directory cannot be written.
+    """
+    lock = FileLock(directory / _BACKUP_LOCK)
+    try:
+        lock.acquire(timeout=_WAIT_S)
+    except Timeout:
+        raise CommandFailed(f"another backup of {directory} is under way; wait for it to end") from None
+    except OSError as error:
+        raise CommandFailed(f"cannot use the data directory {directory}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_backed_up(directory: Path) -> bool:
+    """Return whether a backup of a data directory is being made now."""
+    lock = FileLock(directory / _BACKUP_LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def _read(directory: Path) -> Address | None:

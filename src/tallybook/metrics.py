@@ -61,6 +61,12 @@ class Metrics:
         self.queue_bytes = Gauge(
             "tallybook_queue_bytes", "Bytes of bodies waiting to be written.", registry=self.registry
         )
+        self.incoming_bytes = Gauge(
+            "tallybook_incoming_bytes", "Bytes of bodies being received or decoded.", registry=self.registry
+        )
+        self.expired_rows = Counter(
+            "tallybook_expired_rows", "Events and rollup rows deleted for their age.", registry=self.registry
+        )
         self.store_bytes = Gauge("tallybook_store_bytes", "Size of the store on disk.", registry=self.registry)
         self.fold_s = Histogram(
             "tallybook_fold_seconds",

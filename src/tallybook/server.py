@@ -16,7 +16,8 @@ from typing import Final, cast
 import structlog
 import uvicorn
 
-from tallybook.app import Observed, opened
+from tallybook.api import Api
+from tallybook.app import opened
 from tallybook.clock import now_s
 from tallybook.config import ADMIN_KEY_VARIABLE, DEFAULT_ORGANIZATION, Settings
 from tallybook.connection import Connection, Room, surplus_max
@@ -79,7 +80,7 @@ def beside(settings: Settings) -> Iterator[str]:
 
 @contextmanager
 def _listening(settings: Settings) -> Iterator[tuple[uvicorn.Server, list[socket.socket], str]]:
-    with hold(settings.data), opened(settings) as app:
+    with hold(settings.data), opened(settings) as api:
         listener = _bind(settings)
         host, port = listener.getsockname()[:2]
         host = {
@@ -88,13 +89,13 @@ def _listening(settings: Settings) -> Iterator[tuple[uvicorn.Server, list[socket
         }.get(host, f"[{host}]" if ":" in host else host)
         url = f"http://{host}:{port}"
         publish(settings.data, Address(os.getpid(), url))
-        yield uvicorn.Server(_config(app, settings)), [listener], url
+        yield uvicorn.Server(_config(api, settings)), [listener], url
 
 
-def _config(app: Observed, settings: Settings) -> uvicorn.Config:
-    room = Room(_connections_max(settings.connections_max), settings.client_s_max, app.metrics)
+def _config(api: Api, settings: Settings) -> uvicorn.Config:
+    room = Room(_connections_max(settings.connections_max), settings.client_s_max, api.context.metrics)
     return uvicorn.Config(
-        app,
+        api,
         http=cast("type[Connection]", partial(Connection, room=room)),
         ws="none",
         log_config=None,

@@ -22,6 +22,8 @@ _COMMANDS: Final = {
     "quarantine": "tallybook.cli.quarantine:quarantine",
     "keys": "tallybook.cli.keys:keys",
     "rebuild": "tallybook.cli.rebuild:rebuild",
+    "backup": "tallybook.cli.backup:backup",
+    "restore": "tallybook.cli.backup:restore",
     "doctor": "tallybook.cli.doctor:doctor",
     "demo": "tallybook.cli.demo:app",
 }

@@ -124,7 +124,7 @@ def unpriced(
     columns = [
         Column("quantity", [_quantity(entry["quantity"]) for entry in found]),
         Column("unit", [entry["quantity_unit"] or "-" for entry in found], is_number=False),
-        Column("events", [f"{entry['events']:,}" for entry in found]),
+        Column("events", ["-" if entry["events"] is None else f"{entry['events']:,}" for entry in found]),
     ]
     for column in columns:
         add_column(table, column)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tallybook import __version__
 from tallybook.cli.target import Client, Target, connect
-from tallybook.cli.terminal import plain
+from tallybook.cli.terminal import plain, size
 from tallybook.cli.when import show
 from tallybook.clock import now_s
 from tallybook.errors import CommandFailed
@@ -61,12 +61,12 @@ def _findings(target: Target) -> Iterator[Finding]:
     yield Finding("version", "ok", f"tallybook {__version__}")
     if target.url is None:
         stored = sum(file.stat().st_size for file in target.data.glob("tallybook.duckdb*"))
-        yield Finding("store", "ok", f"{_bytes(stored)} in {target.data}")
+        yield Finding("store", "ok", f"{size(stored)} in {target.data}")
         free = shutil.disk_usage(target.data if target.data.exists() else ".").free
         yield Finding(
             "disk",
             "ok" if free >= _FREE_BYTES_MIN else "FAIL",
-            f"{_bytes(free)} free, at least {_bytes(_FREE_BYTES_MIN)} wanted",
+            f"{size(free)} free, at least {size(_FREE_BYTES_MIN)} wanted",
         )
     for number, organization in enumerate(_organizations(target)):
         with connect(replace(target, organization=organization)) as client:
@@ -164,11 +164,3 @@ def _unpriced(name: str, missing: list[dict[str, Any]]) -> Finding:
 def _day(instant_s: int) -> str:
     """Return the day of an instant, as a flag takes it."""
     return show(floor_s(instant_s, DAY_S), "1d")
-
-
-def _bytes(count: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
-        count /= 1024
-    return f"{count:,.1f} TiB"

@@ -7,6 +7,7 @@ its operator, so the command makes itself a key there, short-lived and revoked a
 
 import json
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -224,9 +225,13 @@ def _refuse_unknown_organization(target: Target) -> None:
 def _as_operator(target: Target) -> Iterator[str]:
     keys = KeyStore(target.data)
     now = now_s()
-    key, value = keys.create(target.organization, "command line", ALL_SCOPES, now, expires_at_s=now + _KEY_LIFE_S)
     try:
-        yield value
+        key, value = keys.create(target.organization, "command line", ALL_SCOPES, now, expires_at_s=now + _KEY_LIFE_S)
+        try:
+            yield value
+        finally:
+            keys.revoke(target.organization, key.id)
+    except sqlite3.OperationalError as error:
+        raise CommandFailed(f"cannot write a key for this command to {target.data}: {error}") from error
     finally:
-        keys.revoke(target.organization, key.id)
         keys.close()

@@ -26,3 +26,12 @@ def plain(text: str) -> str:
 def cell(value: object) -> Text:
     """Return a value as a table shows it: as it is, whatever markup it may look like; a dash for none."""
     return Text("-" if value is None else plain(str(value)))
+
+
+def size(count: float) -> str:
+    """Return a number of bytes in words."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:,.0f} {unit}" if unit == "bytes" else f"{count:,.1f} {unit}"
+        count /= 1024
+    return f"{count:,.1f} TiB"

@@ -13,7 +13,7 @@ import msgspec
 
 from tallybook.columns import Columns, read_columns
 from tallybook.errors import BodyTooLarge, InvalidRequest
-from tallybook.event import Event, Fault, FaultyEvent, Record, explain, record
+from tallybook.event import Event, Fault, FaultyEvent, Record, explain, record, rfc3339
 
 COLUMNS_MIN: Final = 64
 """Events from which on reading them as columns is quicker than one by one."""
@@ -33,11 +33,13 @@ class Rejected:
         index: its place in the body, from 0.
         raw: the item as it was sent.
         faults: all that is wrong with it.
+        is_mendable: whether it may be good once it is mended.
     """
 
     index: int
     raw: bytes
     faults: list[Fault]
+    is_mendable: bool = True
 
 
 class Decoded(NamedTuple):
@@ -56,13 +58,14 @@ class Decoded(NamedTuple):
     columns: Sequence[Columns] = ()
 
 
-def decode(body: bytes, now_ms: int, events_max: int) -> Decoded:
+def decode(body: bytes, now_ms: int, events_max: int, since_ms: int = 0) -> Decoded:
     """Return the events of a body.
 
     Args:
         body: unpacked bytes.
         now_ms: time of receipt, Unix milliseconds.
         events_max: the most events a body may hold.
+        since_ms: since when events are kept, Unix milliseconds; earlier ones are refused.
 
     Returns:
         Nothing at all for an empty body or array.
@@ -82,14 +85,19 @@ def decode(body: bytes, now_ms: int, events_max: int) -> Decoded:
         if len(events) > events_max:
             raise _too_many(len(events), events_max)
         if len(events) >= COLUMNS_MIN and not check_text:
-            return Decoded([], range(len(events)), [], read_columns(events, now_ms))
-        records = [record(event, now_ms, check_text=check_text) for event in events]
-        return Decoded(records, range(len(records)), [])
+            columns = read_columns(events, now_ms)
+            if all((part.timestamps_ms >= since_ms).all() for part in columns):
+                return Decoded([], range(len(events)), [], columns)
+        else:
+            records = [record(event, now_ms, check_text=check_text) for event in events]
+            if all(found.timestamp_ms >= since_ms for found in records):
+                return Decoded(records, range(len(records)), [])
+        items = list(_split(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):  # a FaultyEvent is a ValueError
         items = list(_split(body))
     if len(items) > events_max:
         raise _too_many(len(items), events_max)
-    return _decode_each(items, now_ms)
+    return _decode_each(items, now_ms, since_ms)
 
 
 def _decode_well_formed(body: bytes) -> list[msgspec.Struct]:
@@ -184,16 +192,28 @@ def _problem(item: bytes) -> str:
     return "it is no event"
 
 
-def _decode_each(items: Iterable[bytes], now_ms: int) -> Decoded:
+def _decode_each(items: Iterable[bytes], now_ms: int, since_ms: int) -> Decoded:
     records, indexes, rejected = [], [], []
     for index, item in enumerate(items):
         found = decode_one(item, now_ms)
-        if isinstance(found, Record):
+        if not isinstance(found, Record):
+            rejected.append(Rejected(index, item, found))
+        elif found.timestamp_ms < since_ms:
+            rejected.append(Rejected(index, item, [too_old(found, since_ms)], is_mendable=False))
+        else:
             records.append(found)
             indexes.append(index)
-        else:
-            rejected.append(Rejected(index, item, found))
     return Decoded(records, indexes, rejected)
+
+
+def too_old(found: Record, since_ms: int) -> Fault:
+    """Return what is wrong with an event from before events are kept."""
+    return Fault(
+        "timestamp",
+        found.timestamp_ms / 1000,
+        f"events from before {rfc3339(since_ms)} are deleted for their age, so whether this one was counted already "
+        "cannot be told; it is refused. Send events in time, or keep them longer (keep-events-days)",
+    )
 
 
 def decode_one(item: bytes, now_ms: int, received_ms: int | None = None) -> Record | list[Fault]:

@@ -29,6 +29,48 @@ SMALL_BODY_BYTES: Final = 64 * 1024
 """The largest body read where no events are expected."""
 
 
+class Incoming:
+    """Bytes of bodies that are being received or decoded, all requests together: what is held has a limit.
+
+    Args:
+        bytes_max: the most there may be. A body that is alone comes in whatever its size.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.bytes = 0
+
+
+class Share:
+    """What one body has of the incoming bytes; given back in the end."""
+
+    def __init__(self, incoming: Incoming) -> None:
+        self._incoming = incoming
+        self._bytes = 0
+
+    def __enter__(self) -> "Share":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._incoming.bytes -= self._bytes
+
+    def take(self, size_bytes: int) -> None:
+        """Take so many more.
+
+        Raises:
+            Busy: there are no more.
+        """
+        incoming = self._incoming
+        if incoming.bytes > self._bytes and incoming.bytes + size_bytes > incoming.bytes_max:
+            raise Busy(
+                "Too much is being received; nothing of this request was kept, send it again later",
+                code="queue_full",
+                retry_after_s=1,
+            )
+        incoming.bytes += size_bytes
+        self._bytes += size_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """The parts of the running app.
@@ -38,6 +80,7 @@ class Context:
         store: where usage is kept.
         keys: who may do what.
         attempts: who gave wrong keys lately.
+        incoming: bodies of events that are being received or decoded.
         writer: the only way into the store.
         metrics: what Prometheus can ask.
         queries: how many questions are answered at once.
@@ -51,6 +94,7 @@ class Context:
     store: Store
     keys: KeyStore
     attempts: Attempts
+    incoming: Incoming
     writer: Writer
     metrics: Metrics
     queries: CapacityLimiter
@@ -62,7 +106,7 @@ class Context:
 
 def context(request: Request) -> Context:
     """Return the parts of the app that serves a request."""
-    found: Context = request.app.state.context
+    found: Context = request.app.context
     return found
 
 
@@ -125,17 +169,25 @@ def answer(content: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(content), status, media_type="application/json")
 
 
-async def read_body(request: Request, limit_bytes: int = SMALL_BODY_BYTES) -> bytes:
+async def read_body(request: Request, limit_bytes: int = SMALL_BODY_BYTES, share: Share | None = None) -> bytes:
     """Return the body of a request, at most so many bytes.
+
+    Args:
+        request: whose body.
+        limit_bytes: the most it may have.
+        share: what it is counted by while it comes in.
 
     Raises:
         BodyTooLarge: it is longer.
+        Busy: too many bytes of others are coming in, too.
     """
     body = bytearray()
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientDisconnect
+        if share:
+            share.take(len(message["body"]))
         body += message["body"]
         if len(body) > limit_bytes:
             raise too_large(limit_bytes)

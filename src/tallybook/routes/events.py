@@ -13,14 +13,14 @@ from tallybook.errors import Busy, InvalidRequest, Unavailable
 from tallybook.ingest.decode import Decoded, Rejected, decode
 from tallybook.ingest.unpack import unpack
 from tallybook.keys import Scope
-from tallybook.routes.context import Context, answer, authorize, context, read_body
+from tallybook.routes.context import Context, Share, answer, authorize, context, read_body
 from tallybook.store.protocol import Batch, Outcome, Quarantined
 
 _FAULTS_MAX = 100
 """The most faults told in a receipt; the counts are always whole."""
 _WHERE = {
     True: "The events are in quarantine, to be mended and replayed.",
-    False: "An event this large is not kept in quarantine.",
+    False: "Events this large or this old are not kept in quarantine.",
 }
 _KEPT_BYTES_MAX = 64 * 1024
 """The largest bad event kept in quarantine. A good one is a tenth of that at the most."""
@@ -32,24 +32,15 @@ async def receive(request: Request) -> Response:
     """Store the events of a body and answer what became of each."""
     key = authorize(request, Scope.WRITE)
     app = context(request)
-    limit_bytes = app.settings.body_bytes_max
     app.writer.refuse_if_full()
-    sent = await read_body(request, limit_bytes)
-    encoding = request.headers.get("content-encoding", "")
-    received_ms = now_ms()
-
-    def read() -> tuple[Decoded, int]:
-        body = unpack(sent, encoding, limit_bytes)
-        return decode(body, received_ms, app.settings.events_max), len(body)
-
-    if len(sent) <= _INLINE_BYTES and not encoding:
-        decoded, size_bytes = read()
-    else:
-        decoded, size_bytes = await to_thread.run_sync(read, limiter=app.decodes)
+    with Share(app.incoming) as share:
+        sent = await read_body(request, app.settings.body_bytes_max, share)
+        received_ms = now_ms()
+        decoded, size_bytes = await _decoded(app, sent, request.headers.get("content-encoding", ""), received_ms)
     quarantined = {
         rejected.index: quarantine(key.organization_id, rejected, received_ms // 1000)
         for rejected in decoded.rejected
-        if len(rejected.raw) <= _KEPT_BYTES_MAX
+        if rejected.is_mendable and len(rejected.raw) <= _KEPT_BYTES_MAX
     }
     if quarantined:
         await _make_room(app, key.organization_id, len(quarantined))
@@ -57,6 +48,18 @@ async def receive(request: Request) -> Response:
     outcome = await commit(app, batch, size_bytes)
     app.metrics.count(outcome, len(decoded.rejected))
     return receipt(outcome, decoded, quarantined)
+
+
+async def _decoded(app: Context, sent: bytes, encoding: str, received_ms: int) -> tuple[Decoded, int]:
+    """Return the events of a body, and its unpacked size."""
+
+    def read() -> tuple[Decoded, int]:
+        body = unpack(sent, encoding, app.settings.body_bytes_max)
+        return decode(body, received_ms, app.settings.events_max, app.store.kept.events_s * 1000), len(body)
+
+    if len(sent) <= _INLINE_BYTES and not encoding:
+        return read()
+    return await to_thread.run_sync(read, limiter=app.decodes)
 
 
 async def _make_room(app: Context, organization_id: str, wanted: int) -> None:

@@ -1,4 +1,4 @@
-"""Maintenance over HTTP, of the asking key's organization: rebuild rollups, compare them with the raw events."""
+"""Maintenance over HTTP: rebuild an organization's rollups, compare them with events; hold files for a backup."""
 
 import msgspec
 from anyio import to_thread
@@ -9,6 +9,7 @@ from starlette.routing import Route
 from tallybook import __version__
 from tallybook.errors import InvalidRequest
 from tallybook.keys import Scope
+from tallybook.lock import is_backed_up
 from tallybook.routes.context import answer, authorize, context, typed_body
 from tallybook.routes.single import Instant
 
@@ -52,12 +53,32 @@ async def check(request: Request) -> Response:
             "organization_id": key.organization_id,
             "version": __version__,
             **facts._asdict(),
+            "kept": facts.kept._asdict(),
             "differences": [difference._asdict() for difference in differences[:_DIFFERENCES_MAX]],
         }
     )
 
 
+async def backup(request: Request) -> Response:
+    """Keep the store's main file as it is while a backup is made of it.
+
+    A key alone cannot do that: somebody who can write the data directory has to be making a backup there. When that is
+    over, the file is let go again.
+    """
+    authorize(request, Scope.MANAGE)
+    app = context(request)
+    if not await to_thread.run_sync(is_backed_up, app.settings.data):
+        raise InvalidRequest(
+            "No backup is being made of this server's data directory. Make one with 'tallybook backup', where that "
+            "directory is.",
+            code="no_backup",
+        )
+    await to_thread.run_sync(app.store.hold)
+    return answer({"object": "organization.usage.backup", "held": True})
+
+
 routes = [
     Route("/v1/organization/usage/rebuild", rebuild, methods=["POST"]),
     Route("/v1/organization/usage/check", check, methods=["GET"]),
+    Route("/v1/organization/usage/backup", backup, methods=["POST"]),
 ]

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from tallybook.clock import now_ms
 from tallybook.errors import NotFound
 from tallybook.event import Record
-from tallybook.ingest.decode import Decoded, Rejected, decode_one
+from tallybook.ingest.decode import Decoded, Rejected, decode_one, too_old
 from tallybook.keys import Scope
 from tallybook.routes.context import Context, answer, authorize, context, read_body
 from tallybook.routes.events import commit, receipt
@@ -88,8 +88,11 @@ async def replay_all(request: Request) -> Response:
 
 async def _replay(app: Context, organization_id: str, items: list[Quarantined]) -> Response:
     records, indexes, rejected, released, kept = [], [], [], [], {}
+    since_ms = app.store.kept.events_s * 1000
     for index, item in enumerate(items):
         outcome = decode_one(item.event, now_ms(), item.created_at_s * 1000)
+        if isinstance(outcome, Record) and outcome.timestamp_ms < since_ms:
+            outcome = [too_old(outcome, since_ms)]
         if isinstance(outcome, Record):
             records.append(outcome)
             indexes.append(index)

@@ -1,6 +1,6 @@
 """A query as SQL. Values are always bound; names come from the table of kinds only."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Final, NamedTuple
 
 import duckdb
@@ -8,6 +8,8 @@ import duckdb
 from tallybook.kinds import DIMENSIONS, UsageKind
 from tallybook.query import Query
 from tallybook.store.plan import Segment, cover
+from tallybook.store.protocol import Kept
+from tallybook.store.retention import too_fine
 from tallybook.store.rollups import able, folded
 from tallybook.timegrid import DAY_S, HOUR_S, MINUTE_S, buckets, floor_s
 
@@ -25,11 +27,15 @@ class Snapshot:
     Args:
         connection: within a transaction.
         written_lot: no event that an answer has to know of is of a later lot.
+        kept: tells what is kept; nothing is deleted before it does.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, written_lot: int) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, written_lot: int, kept: Callable[[], Kept] = Kept
+    ) -> None:
         self._connection = connection
         self.folded = folded(connection)
+        self.kept = kept()  # now that the instant is fixed: whatever is missing as of that is known here
         self.has_rest = written_lot > self.folded.lot
         """Whether there may be events that are in no rollup yet."""
 
@@ -49,6 +55,9 @@ def usage_statement(kind: UsageKind, query: Query, snapshot: Snapshot, *, wide: 
         query: the question.
         snapshot: what it is asked of.
         wide: sums may have 128 bits. Otherwise a sum beyond 64 is NULL; such rows are fetched four times as fast.
+
+    Raises:
+        InvalidRequest: it would need what is no longer kept.
     """
     total = "sum({})" if wide else "try_cast(sum({}) AS BIGINT)"
     return _levels(kind, query, total) if kind.is_level else _flows(kind, query, snapshot, total)
@@ -57,7 +66,7 @@ def usage_statement(kind: UsageKind, query: Query, snapshot: Snapshot, *, wide: 
 def _flows(kind: UsageKind, query: Query, snapshot: Snapshot, total: str) -> Statement:
     selection, values = _selection(kind, query)
     measures = kind.measures
-    cells, window = cells_of(query, measures, {*query.group_by, *query.filters}, snapshot)
+    cells, window = cells_of(query, measures, {*query.group_by, *query.filters}, Statement(selection, values), snapshot)
     values |= window
     edge, start = bucket_of(query)
     columns = [f"{start} AS start_s"]
@@ -87,7 +96,7 @@ def bucket_of(query: Query) -> tuple[str, str]:
 
 
 def cells_of(
-    query: Query, columns: tuple[str, ...], dimensions: Collection[str], snapshot: Snapshot
+    query: Query, columns: tuple[str, ...], dimensions: Collection[str], selection: Statement, snapshot: Snapshot
 ) -> tuple[str, dict[str, object]]:
     """Return SQL for the cells of a query's window, with ``instant``, ``series_id`` and columns, and its values.
 
@@ -95,12 +104,19 @@ def cells_of(
         query: the question.
         columns: what is wanted of each cell.
         dimensions: what cells must be told apart by.
+        selection: the condition on series that are asked for.
         snapshot: what it is asked of.
+
+    Raises:
+        InvalidRequest: something was used that would have to be read from events no longer kept.
     """
     end_s = query.end_s
     if end_s * 1000 > snapshot.folded.latest_ms:  # all there is comes before it: the last cell may be read whole
         end_s = -floor_s(-end_s, query.width_s)
-    segments = cover(query.start_s, end_s, able(dimensions, query.width_s))
+    segments = [
+        _still_there(_within(segment, query), selection, snapshot)
+        for segment in cover(query.start_s, end_s, able(dimensions, query.width_s), snapshot.kept)
+    ]
     values: dict[str, object] = {"window_s": query.start_s}
     cells = [_cells(segment, number, columns, values) for number, segment in enumerate(segments)]
     rolled_up = [segment for segment in segments if segment.table != "facts"]
@@ -111,6 +127,29 @@ def cells_of(
         cells.append(f"{rest} AND lot > $folded_lot")
         values["folded_lot"] = snapshot.folded.lot
     return "\nUNION ALL\n".join(cells), values
+
+
+def _within(segment: Segment, query: Query) -> Segment:
+    """Return a segment without what follows the window: among events there may be some that are in no rollup yet."""
+    return segment._replace(end_s=min(segment.end_s, query.end_s)) if segment.table == "facts" else segment
+
+
+def _still_there(segment: Segment, selection: Statement, snapshot: Snapshot) -> Segment:
+    """Return what of a segment is kept, where nothing was used in the rest: sums by day tell that for all time."""
+    lost_s = min(segment.end_s, snapshot.kept.events_s)
+    if segment.table != "facts" or segment.start_s >= lost_s:
+        return segment
+    used = snapshot(
+        f"""SELECT 1 FROM (
+  SELECT start AS instant, series_id FROM usage_days UNION ALL SELECT "timestamp" AS instant, series_id FROM events
+) AS used JOIN series USING (series_id)
+WHERE {selection.sql} AND instant >= date_trunc('day', make_timestamp($from_s::BIGINT * 1000000))
+  AND instant < make_timestamp($lost_s::BIGINT * 1000000) LIMIT 1""",
+        selection.values | {"from_s": segment.start_s, "lost_s": lost_s},
+    )
+    if used:
+        raise too_fine(snapshot.kept)
+    return segment._replace(start_s=lost_s)
 
 
 def _cells(segment: Segment, number: int, measures: tuple[str, ...], values: dict[str, object]) -> str:

@@ -18,9 +18,10 @@ DETAILS: Final = ("kind", *DIMENSIONS)
 """What an export tells charges apart by."""
 FLOWING: Final = tuple(part for part in PARTS.values() if any(part.terms.values()))
 """The parts whose quantities are sums of measures."""
-_MEASURES: Final = tuple(
+MEASURES: Final = tuple(
     dict.fromkeys(measure for part in FLOWING for terms in part.terms.values() for measure in terms)
 )
+"""What their quantities are sums of."""
 
 Key = tuple[int, tuple[str | bool | None, ...], Line | None, int]
 """Start of the bucket in Unix seconds; dimensions; line item, unless all are together; rate, 0 unless told apart."""
@@ -60,8 +61,9 @@ def sums_statement(query: Query, names: tuple[str, ...], snapshot: Snapshot, *, 
         snapshot: what it is asked of.
         wide: quantities may have 128 bits. Otherwise one beyond 64 is NULL; such rows are fetched four times as fast.
     """
-    cells, values = cells_of(query, (*_MEASURES, "rate_id", "amount"), {*names, *query.filters}, snapshot)
     selection, more = selection_of(query)
+    dimensions = {*names, *query.filters}
+    cells, values = cells_of(query, (*MEASURES, "rate_id", "amount"), dimensions, Statement(selection, more), snapshot)
     total = "sum({})" if wide else "try_cast(sum({}) AS BIGINT)"
     sums = ", ".join(total.format(quantity_of(part)) for part in FLOWING)
     groups = "".join(f", {group_column(name)}" for name in names)

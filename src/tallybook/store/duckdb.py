@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from tallybook.event import Fault
 from tallybook.kinds import DIMENSIONS, MEASURES, UsageKind
 from tallybook.query import Query
 from tallybook.rate import Book, EmptyBook, Rate
-from tallybook.store import level_rates, maintenance, rollups
+from tallybook.store import level_rates, maintenance, retention, rollups
 from tallybook.store.answer import Snapshot, usage_statement
 from tallybook.store.append import Appending
 from tallybook.store.charges import too_many
@@ -27,6 +27,8 @@ from tallybook.store.protocol import (
     CostRow,
     DayChange,
     Difference,
+    Keep,
+    Kept,
     Outcome,
     Quarantined,
     Rerating,
@@ -45,6 +47,8 @@ FILE_NAME: Final = "tallybook.duckdb"
 # Checkpoints rewrite what the log holds: rarely enough to keep ingest steady, often enough that replaying it at start
 # takes well under a second.
 _CHECKPOINT_BYTES: Final = 128 * 1024 * 1024
+_HELD_CHECKPOINT_BYTES: Final = 4 * 1024 * 1024 * 1024
+"""While the main file is held, what the log may grow to: beyond it the disk matters more than who holds the file."""
 _ADOPT_WAIT_S: Final = 10
 _EXPORT_ROWS: Final = 20_000
 """Rows of a batch of an export: a few MiB."""
@@ -80,17 +84,16 @@ class DuckStore:
         except duckdb.Error as error:
             raise StoreUnusable(f"cannot open the store {self._path}: {error}") from error
         self._writer = self._connection.cursor()
-        ((newest_lot, latest_ms),) = self._writer.execute(
-            """SELECT coalesce(max(events.lot), 0), epoch_ms(greatest(max("timestamp"), any_value(latest)))
-               FROM rolled_up LEFT JOIN events ON events.lot > rolled_up.lot"""
-        ).fetchall()
-        self._written_lot = max(newest_lot, rollups.folded(self._writer).lot)
+        written = rollups.written(self._writer)
+        self._written_lot = written.lot
         """The latest lot that has events."""
         self._folded_lot = 0
         """Events of lots up to this one are in the rollups; those of some later ones may be, too."""
         self._lot = self._written_lot + 1
         """The lot that is open: commits put their events into it."""
-        self._appending = Appending(self._writer, SeriesIndex(self._writer), RecentIdentities(latest_ms))
+        self._appending = Appending(self._writer, SeriesIndex(self._writer), RecentIdentities(written.latest_ms))
+        self._kept = retention.read(self._writer)
+        """What is kept; it moves before anything is deleted."""
         self._committing = threading.Lock()
         self._folding = threading.Lock()
         """Held by whoever folds, and by whoever changes events."""
@@ -104,6 +107,7 @@ class DuckStore:
         self._idle: list[duckdb.DuckDBPyConnection] = []
         self._closing = False
         self._maintenance = threading.Lock()
+        self._is_held = False
         self._touching = threading.Lock()
         self._touched_days: set[int] | None = None
         """Days written since the last compaction, Unix seconds; None at first: any day may have been."""
@@ -132,6 +136,10 @@ class DuckStore:
                 self._next_book = None
 
     def _append(self, batches: Sequence[Batch], adopted: tuple[Book, int] | None) -> list[Outcome]:
+        since_ms = self._kept.events_s * 1000
+        if since_ms and any(batch.first_ms < since_ms for batch in batches):
+            # Those known to be too old are refused one by one before they get here.
+            raise Unavailable("Events of a day have just been deleted for their age; send the request again")
         rater = self._rater
         self._writer.begin()
         try:
@@ -201,9 +209,11 @@ class DuckStore:
         query = Query(organization_id, day_s, day_s + DAY_S, DAY_S, now_ms // 1000 + 1, ("line_item",))
 
         def costs_of_day(connection: duckdb.DuckDBPyConnection, rate: RateOf) -> list[CostRow]:
-            return costs(query, Snapshot(connection, self._written_lot), rate)
+            return costs(query, Snapshot(connection, self._written_lot, self._get_kept), rate)
 
         with self._answering(), self._maintenance, self._folding, self._connected() as connection:
+            if day_s < self._kept.events_s:
+                raise retention.without_events(self._kept, "cannot be charged anew, and keeps its prices")
             change = rerate(
                 connection, self._rates, organization_id, day_s, book, now_ms, costs_of_day, dry_run=dry_run
             )
@@ -228,6 +238,14 @@ class DuckStore:
 
     def events(self, organization_id: str, start_s: int, end_s: int, kinds: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """See `Store.events`."""
+        days = self.days(organization_id, floor_s(start_s, DAY_S), end_s)
+        if days and days[0] < self._kept.events_s:
+            raise retention.without_events(self._kept, "cannot be exported event by event")
+        return self._events(organization_id, start_s, end_s, kinds, days)
+
+    def _events(
+        self, organization_id: str, start_s: int, end_s: int, kinds: Sequence[str], days: Sequence[int]
+    ) -> Iterator[pa.RecordBatch]:
         columns = ", ".join((*DIMENSIONS, *MEASURES))
         # An id without a timestamp of the producer's is no identity: it must not become one elsewhere.
         sql = f"""SELECT kind, CASE WHEN has_identity THEN id END AS id, "timestamp", {columns}, cost
@@ -236,11 +254,14 @@ class DuckStore:
                     AND "timestamp" >= make_timestamp($start_s::BIGINT * 1000000)
                     AND "timestamp" < make_timestamp($end_s::BIGINT * 1000000)
                   ORDER BY "timestamp", id"""
-        for day_s in self.days(organization_id, floor_s(start_s, DAY_S), end_s):  # a day at a time is sorted in memory
+        for day_s in days:  # a day at a time is sorted in memory
             window = {"start_s": max(start_s, day_s), "end_s": min(end_s, day_s + DAY_S)}
             values = {"organization_id": organization_id, "kinds": list(kinds), **window}
             with self._connected() as connection:
-                yield from connection.sql(sql, params=values).to_arrow_reader(_EXPORT_ROWS)
+                batches = connection.sql(sql, params=values).to_arrow_reader(_EXPORT_ROWS)
+                if day_s < self._kept.events_s:
+                    raise Unavailable("The rest of the export has just been deleted for its age; begin it later")
+                yield from batches
 
     def quarantine(self, organization_id: str, *, after: str | None, limit: int, descending: bool) -> list[Quarantined]:
         """See `Store.quarantine`."""
@@ -282,8 +303,9 @@ class DuckStore:
                 return 0
             connection.begin()
             try:
-                count, days = rollups.fold(connection, closing)
-                connection.commit()
+                with _told("folding"):
+                    count, days = rollups.fold(connection, closing)
+                    connection.commit()
             except BaseException:
                 with suppress(duckdb.TransactionException):  # a failed commit has rolled back already
                     connection.rollback()
@@ -303,11 +325,8 @@ class DuckStore:
                 self._touch(days)
                 raise
             self._touch(left)
-        if saved:
-            # Merged rows are read faster once the file has no trace of those they replace. If a commit is under way
-            # this is refused, and left to the next checkpoint.
-            with suppress(duckdb.Error), self._connected() as connection:
-                connection.execute("CHECKPOINT")
+        if saved:  # merged rows are read faster once the file has no trace of those they replace
+            self._checkpoint()
         return saved
 
     def _compact(self, days: set[int] | None, rows_for_cell_max: float, merges_max: int) -> tuple[int, set[int]]:
@@ -318,7 +337,8 @@ class DuckStore:
             found = maintenance.surplus(connection, days)
             worst = sorted(found, key=lambda place: -found[place])[:merges_max]
             merged = [place for place in worst if found[place] > rows_for_cell_max]
-            saved = sum(maintenance.merge(connection, table, day_s) for table, day_s in merged)
+            with _told("compacting") if merged else nullcontext():
+                saved = sum(maintenance.merge(connection, table, day_s) for table, day_s in merged)
         return saved, {place[1] for place, ratio in found.items() if ratio > 1 and place not in merged}
 
     def _touch(self, days: set[int] | None) -> None:
@@ -328,15 +348,34 @@ class DuckStore:
             else:
                 self._touched_days |= days
 
+    @property
+    def kept(self) -> Kept:
+        """See `Store.kept`."""
+        return self._kept
+
+    def _get_kept(self) -> Kept:
+        return self._kept
+
+    def expire(self, keep: Keep, now_s: int) -> int | None:
+        """See `Store.expire`."""
+        self.fold()  # what no rollup has cannot be deleted
+        with self._maintenance, self._connected() as connection:
+            step = retention.next_step(connection, self._kept, keep, now_s)
+            if step is None:
+                return None
+            with self._committing:  # no commit after this one takes what is from before
+                self._kept = step.kept
+            return retention.take(connection, step)
+
     def rebuild(self, start_s: int, end_s: int, organization_id: str | None) -> int:
         """See `Store.rebuild`."""
         with self._maintenance, self._connected() as connection:
-            return maintenance.rebuild(connection, start_s, end_s, organization_id)
+            return maintenance.rebuild(connection, start_s, end_s, organization_id, self._kept)
 
     def check(self, organization_id: str | None) -> list[Difference]:
         """See `Store.check`."""
         with self._connected() as connection:
-            return maintenance.check(connection, organization_id)
+            return maintenance.check(connection, organization_id, self._get_kept)
 
     def facts(self, organization_id: str | None) -> StoreFacts:
         """See `Store.facts`."""
@@ -350,7 +389,32 @@ class DuckStore:
         )
         with self._connected() as connection:
             version = current_version(connection)
-        return StoreFacts(version, events, series, quarantined, first_s, last_s)
+        return StoreFacts(version, events, series, quarantined, first_s, last_s, self._kept)
+
+    @property
+    def is_held(self) -> bool:
+        """See `Store.is_held`."""
+        return self._is_held
+
+    def hold(self) -> None:
+        """See `Store.hold`."""
+        self._is_held = True
+        self._checkpoint_beyond(_HELD_CHECKPOINT_BYTES)
+
+    def release(self) -> None:
+        """See `Store.release`."""
+        self._checkpoint_beyond(_CHECKPOINT_BYTES)
+        self._is_held = False
+
+    def _checkpoint_beyond(self, log_bytes: int) -> None:
+        with self._connected() as connection:
+            connection.execute(f"SET GLOBAL checkpoint_threshold = '{log_bytes}B'")
+
+    def _checkpoint(self) -> None:
+        """Write what the log holds to the main file. While a commit is under way that is left to a later one."""
+        if not self._is_held:
+            with _told("checkpoint"), suppress(duckdb.Error), self._connected() as connection:
+                connection.execute("CHECKPOINT")
 
     def size_bytes(self) -> int:
         """See `Store.size_bytes`."""
@@ -386,7 +450,7 @@ class DuckStore:
             written_lot = self._written_lot  # before the instant: what was acknowledged until now is in the answer
             connection.begin()
             try:
-                yield Snapshot(connection, written_lot)
+                yield Snapshot(connection, written_lot, self._get_kept)
             finally:
                 connection.rollback()
 
@@ -421,6 +485,16 @@ class DuckStore:
             yield connection
         finally:
             self._idle.append(connection)
+
+
+@contextmanager
+def _told(work: str) -> Iterator[None]:
+    """Let whoever wants to know at what moment the server ended see what it was doing in the background."""
+    _log.debug(f"{work} begins")
+    try:
+        yield
+    finally:
+        _log.debug(f"{work} ends")
 
 
 def _quarantined(quarantine_id: str, created_at_s: int, event: bytes, faults: str) -> Quarantined:

@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 
 import duckdb
 
-from tallybook.store.protocol import Difference
+from tallybook.store.protocol import Difference, Kept
+from tallybook.store.retention import since_s, without_events
 from tallybook.store.rollups import IS_FLOW, LEVEL_KINDS, ROLLUPS, SUMMED, Rollup, sums
 from tallybook.timegrid import DAY_S, INSTANT_MAX_S, floor_s
 
@@ -76,13 +77,20 @@ def merge(connection: duckdb.DuckDBPyConnection, table: str, day_s: int) -> int:
     return saved
 
 
-def rebuild(connection: duckdb.DuckDBPyConnection, start_s: int, end_s: int, organization_id: str | None) -> int:
+def rebuild(
+    connection: duckdb.DuckDBPyConnection, start_s: int, end_s: int, organization_id: str | None, kept: Kept
+) -> int:
     """Make the rollups of every whole day that touches the window anew; one transaction a day.
 
     Returns:
         How many days have raw events or rollups, and were made anew.
+
+    Raises:
+        InvalidRequest: the raw events of a day are no longer kept; nothing was made anew.
     """
     days = days_of(connection, floor_s(start_s, DAY_S), -floor_s(-end_s, DAY_S), organization_id)
+    if days and days[0] < kept.events_s:
+        raise without_events(kept, "cannot be made anew, and stays as it is")
     for day_s in days:
         _in_transaction(connection, partial(make_day_anew, connection, day_s, organization_id))
     return len(days)
@@ -121,18 +129,23 @@ def make_day_anew(connection: duckdb.DuckDBPyConnection, day_s: int, organizatio
     )
 
 
-def check(connection: duckdb.DuckDBPyConnection, organization_id: str | None) -> list[Difference]:
+def check(
+    connection: duckdb.DuckDBPyConnection, organization_id: str | None, kept: Callable[[], Kept]
+) -> list[Difference]:
     """Compare every cell of every rollup with the raw events, a day at a time, each in one snapshot.
+
+    Days that events or cells are no longer kept of have nothing to compare.
 
     Returns:
         What differs, oldest first, about `_DIFFERENCES_MAX` at the most; an empty list is good.
     """
     values = {"organization_id": organization_id}
     differences: list[Difference] = []
-    for day_s in days_of(connection, 0, INSTANT_MAX_S, organization_id):
+    for day_s in days_of(connection, kept().events_s, INSTANT_MAX_S, organization_id):
         for comparison in _COMPARISONS:
             rows = connection.execute(comparison.sql, values | {"day_s": day_s}).fetchall()
-            differences += (Difference(comparison.table, *row) for row in rows)
+            if day_s >= comparison.since_s(kept()):  # not asked before: meanwhile more may have been deleted
+                differences += (Difference(comparison.table, *row) for row in rows)
         if len(differences) >= _DIFFERENCES_MAX:
             break
     return differences
@@ -142,8 +155,16 @@ _DIFFERENCES_MAX: Final = 100
 
 
 class _Comparison(NamedTuple):
-    table: str
+    rollup: Rollup | None
     sql: str
+
+    @property
+    def table(self) -> str:
+        return self.rollup.table if self.rollup else "levels"
+
+    def since_s(self, kept: Kept) -> int:
+        """Since when there is something to compare."""
+        return max(kept.events_s, since_s(kept, self.rollup) if self.rollup else 0)
 
 
 def _comparison(rollup: Rollup | None) -> _Comparison:
@@ -164,7 +185,7 @@ def _comparison(rollup: Rollup | None) -> _Comparison:
         f"{{name: '{name}', rolled_up: coalesce(rolled.{name}, 0), raw: coalesce(raw.{name}, 0)}}" for name in measures
     )
     return _Comparison(
-        table,
+        rollup,
         f"""
         SELECT epoch_ms(cell) // 1000, kind, pair.name, pair.rolled_up, pair.raw FROM (
           SELECT cell, kind, unnest([{pairs}]) AS pair FROM (

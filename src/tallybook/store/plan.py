@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from tallybook.store.protocol import Kept
+from tallybook.store.retention import since_s
 from tallybook.store.rollups import Rollup
 from tallybook.timegrid import floor_s
 
@@ -15,21 +17,23 @@ class Segment(NamedTuple):
     end_s: int
 
 
-def cover(start_s: int, end_s: int, rollups: Sequence[Rollup]) -> list[Segment]:
+def cover(start_s: int, end_s: int, rollups: Sequence[Rollup], kept: Kept) -> list[Segment]:
     """Return segments that cover a window once, without gap or overlap, in no particular order.
 
     Args:
         start_s: first instant.
         end_s: end, exclusive.
         rollups: those that can answer, of longer cells first. What they cannot cover is read from events.
+        kept: since when rollups are whole. Before, what they cannot cover is not there to be read at all.
     """
     if start_s >= end_s:
         return []
     if not rollups:
         return [Segment("facts", start_s, end_s)]
     rollup, *finer = rollups
-    first, last = -floor_s(-start_s, rollup.cell_s), floor_s(end_s, rollup.cell_s)
+    first = -floor_s(-max(start_s, since_s(kept, rollup)), rollup.cell_s)
+    last = floor_s(end_s, rollup.cell_s)
     if first >= last:
-        return cover(start_s, end_s, finer)
+        return cover(start_s, end_s, finer, kept)
     middle = Segment(rollup.table, first, last)
-    return [*cover(start_s, first, finer), middle, *cover(last, end_s, finer)]
+    return [*cover(start_s, first, finer, kept), middle, *cover(last, end_s, finer, kept)]

@@ -1,5 +1,6 @@
 """What an engine must do. Everything above the store knows only this."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -55,6 +56,13 @@ class Batch:
     def events(self) -> int:
         """How many events it holds."""
         return len(self.records) + sum(map(len, self.columns))
+
+    @property
+    def first_ms(self) -> float:
+        """The earliest timestamp of its events, Unix milliseconds; infinite if there are none."""
+        earliest = [record.timestamp_ms for record in self.records]
+        earliest += (int(columns.timestamps_ms.min()) for columns in self.columns)
+        return min(earliest, default=math.inf)
 
 
 class Conflict(NamedTuple):
@@ -127,10 +135,10 @@ class Unpriced(NamedTuple):
     """Usage without a price.
 
     Attributes:
-        since_s: the first event of it, Unix seconds.
-        until_s: the last.
+        since_s: the first event of it, Unix seconds; where that is no longer kept, the start of its hour or day.
+        until_s: the last, likewise.
         quantity: how much, in the part's unit.
-        events: how many events.
+        events: how many events; None where not all are kept.
     """
 
     kind: str
@@ -141,7 +149,7 @@ class Unpriced(NamedTuple):
     since_s: int
     until_s: int
     quantity: Decimal | int
-    events: int
+    events: int | None
 
 
 class LineChange(NamedTuple):
@@ -195,6 +203,28 @@ class Difference(NamedTuple):
     raw: int
 
 
+class Keep(NamedTuple):
+    """How many days what is kept, besides the present one; 0: for ever."""
+
+    events: int = 0
+    minutes: int = 0
+    hours: int = 0
+
+
+class Kept(NamedTuple):
+    """Since when what is kept, Unix seconds; 0: since ever.
+
+    Attributes:
+        events_s: single events.
+        minutes_s: sums by minute.
+        hours_s: sums by hour.
+    """
+
+    events_s: int = 0
+    minutes_s: int = 0
+    hours_s: int = 0
+
+
 class StoreFacts(NamedTuple):
     """Sizes of the store, for the operator."""
 
@@ -204,6 +234,7 @@ class StoreFacts(NamedTuple):
     quarantined: int
     first_event_s: int | None
     last_event_s: int | None
+    kept: Kept
 
 
 class Store(Protocol):
@@ -228,7 +259,7 @@ class Store(Protocol):
         """Answer a query from one snapshot, ordered by bucket and group. Everything committed is in the answer.
 
         Raises:
-            InvalidRequest: the answer would have more rows than the query allows.
+            InvalidRequest: the answer would have more rows than the query allows, or need what is no longer kept.
             Unavailable: the engine could not answer.
         """
         ...
@@ -237,7 +268,7 @@ class Store(Protocol):
         """Return what usage cost, ordered by bucket and group; groups nothing of which has a price are not there.
 
         Raises:
-            InvalidRequest: the answer would have more rows than the query allows.
+            InvalidRequest: the answer would have more rows than the query allows, or need what is no longer kept.
             Unavailable: the engine could not answer.
         """
         ...
@@ -251,7 +282,11 @@ class Store(Protocol):
         ...
 
     def unpriced(self, organization_id: str, start_s: int, end_s: int, now_s: int) -> list[Unpriced]:
-        """Return usage in a window that has no price, the most frequent first; what is held counts until now."""
+        """Return usage in a window that has no price, the most frequent first; what is held counts until now.
+
+        Raises:
+            InvalidRequest: the window begins or ends where that can no longer be told.
+        """
         ...
 
     def rerate(self, organization_id: str, day_s: int, book: Book, now_ms: int, *, dry_run: bool) -> DayChange:
@@ -263,6 +298,9 @@ class Store(Protocol):
             book: where the prices are from.
             now_ms: the present.
             dry_run: only tell what would change.
+
+        Raises:
+            InvalidRequest: its events are no longer kept.
         """
         ...
 
@@ -275,7 +313,11 @@ class Store(Protocol):
         ...
 
     def events(self, organization_id: str, start_s: int, end_s: int, kinds: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """Yield stored events of a window in the order of their time, with all fields of events as columns."""
+        """Yield stored events of a window in the order of their time, with all fields of events as columns.
+
+        Raises:
+            InvalidRequest: some of them are no longer kept.
+        """
         ...
 
     def quarantine(self, organization_id: str, *, after: str | None, limit: int, descending: bool) -> list[Quarantined]:
@@ -302,8 +344,25 @@ class Store(Protocol):
         """
         ...
 
+    @property
+    def kept(self) -> Kept:
+        """What is kept. Events from before are refused by `append`: nobody could tell whether they are new."""
+        ...
+
+    def expire(self, keep: Keep, now_s: int) -> int | None:
+        """Delete what is beyond its age, at most a day of it; no answer that can still be given changes.
+
+        Returns:
+            How many rows; None if there was nothing to delete.
+        """
+        ...
+
     def rebuild(self, start_s: int, end_s: int, organization_id: str | None) -> int:
-        """Make the rollups of all whole days that touch the window anew from raw events; return how many days."""
+        """Make the rollups of all whole days that touch the window anew from raw events; return how many days.
+
+        Raises:
+            InvalidRequest: some of those events are no longer kept.
+        """
         ...
 
     def check(self, organization_id: str | None) -> list[Difference]:
@@ -312,6 +371,19 @@ class Store(Protocol):
 
     def facts(self, organization_id: str | None) -> StoreFacts:
         """Return sizes, of one organization or of all."""
+        ...
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the main file stays as it is."""
+        ...
+
+    def hold(self) -> None:
+        """Leave the main file as it is until it is released, so that it can be copied; commits go on beside it."""
+        ...
+
+    def release(self) -> None:
+        """Let the main file be written again."""
         ...
 
     def size_bytes(self) -> int:

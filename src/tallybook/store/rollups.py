@@ -54,12 +54,12 @@ _SUM_SAFE: Final = 2**40
 """Events with a count above this have rows of their own, so that a sum stays within 64 bits. Rows of a cell add up."""
 
 
-class Folded(NamedTuple):
-    """How far the rollups go.
+class Mark(NamedTuple):
+    """How far something goes.
 
     Attributes:
-        lot: events of lots up to this one are in them.
-        latest_ms: none of those is later than this, Unix milliseconds.
+        lot: the last lot it has events of.
+        latest_ms: none of its events is later than this, Unix milliseconds.
     """
 
     lot: int
@@ -75,10 +75,20 @@ def able(dimensions: Collection[str], width_s: int) -> list[Rollup]:
     return list(found.values())
 
 
-def folded(connection: duckdb.DuckDBPyConnection) -> Folded:
+def folded(connection: duckdb.DuckDBPyConnection) -> Mark:
     """Return how far the rollups go, as a connection sees it."""
     ((lot, latest_ms),) = connection.execute("SELECT lot, epoch_ms(latest) FROM rolled_up").fetchall()
-    return Folded(lot, latest_ms)
+    return Mark(lot, latest_ms)
+
+
+def written(connection: duckdb.DuckDBPyConnection) -> Mark:
+    """Return how far the events go, in rollups or not, as a connection sees it."""
+    mark = folded(connection)
+    # With a number, not a join, only the last of the events are read.
+    ((lot, latest_ms),) = connection.execute(
+        'SELECT max(lot), epoch_ms(max("timestamp")) FROM events WHERE lot > ?', [mark.lot]
+    ).fetchall()
+    return mark if lot is None else Mark(lot, max(latest_ms, mark.latest_ms))
 
 
 def fold(connection: duckdb.DuckDBPyConnection, lot: int) -> tuple[int, set[int]]:

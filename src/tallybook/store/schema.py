@@ -8,6 +8,7 @@
     project_hours, project_days   the same without users, keys and vector stores
     organization_minutes          the same by minute, without projects as well
     rolled_up    how far rollups go: events of later lots are not in them yet (see `tallybook.store.rollups`)
+    kept         since when single events, and sums by minute and hour, are kept (see `tallybook.store.retention`)
     levels       reports of a level (vector stores): they hold until the next, so they do not add up
     rates        what events are charged by: one row for each part that has a price; never changed
     level_rates  which rate holds for levels from an instant on, by organization
@@ -138,6 +139,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ),
         """CREATE TABLE rolled_up AS
            SELECT 0::INTEGER AS lot, coalesce(max("timestamp"), make_timestamp(0)) AS latest FROM events""",
+    ),
+    (
+        """CREATE TABLE kept AS
+           SELECT make_timestamp(0) AS events, make_timestamp(0) AS minutes, make_timestamp(0) AS hours""",
     ),
 )
 """Statements that lead from each version to the next; the first makes version 1. Only ever appended to."""

@@ -130,7 +130,8 @@ _REPORTS: Final = """reports AS (
   SELECT epoch_ms("timestamp") AS from_ms, usage_bytes, amount, series.*
   FROM levels JOIN series USING (series_id)
   WHERE organization_id = $organization_id AND "timestamp" < make_timestamp($until_s::BIGINT * 1000000)
-  QUALIFY row_number() OVER (PARTITION BY vector_store_id, "timestamp" ORDER BY usage_bytes DESC, project_id) = 1
+  QUALIFY row_number() OVER (
+    PARTITION BY vector_store_id, "timestamp" ORDER BY usage_bytes DESC, project_id, amount, series_id) = 1
 ), held AS (
   SELECT *, lead(from_ms, 1, $until_s::BIGINT * 1000) OVER (PARTITION BY vector_store_id ORDER BY from_ms) AS to_ms
   FROM reports

@@ -1,19 +1,23 @@
-"""What has no price: the parts of usage that no rate speaks of, found in the raw events."""
+"""What has no price: the parts of usage that no rate speaks of, in raw events, or in sums where those are gone."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from tallybook.kinds import KINDS
 from tallybook.money import UNIT, half_up, to_decimal
 from tallybook.parts import PARTS
+from tallybook.query import Query
 from tallybook.rate import BYTE_MS, REPORTED, UNPRICED
-from tallybook.store.answer import Snapshot, Statement
-from tallybook.store.charges import FLOWING, quantity_of
+from tallybook.store.answer import Snapshot, Statement, cells_of
+from tallybook.store.charges import FLOWING, MEASURES, quantity_of, selection_of
 from tallybook.store.protocol import Unpriced
 from tallybook.store.rates import RateIndex, missing_parts
 from tallybook.store.storage import unpriced_storage
+from tallybook.timegrid import DAY_S
 
 _KINDS: Final = tuple(kind.name for kind in KINDS.values() if not kind.is_level)
+_TOLD_APART: Final = ("kind", "model", "service_tier", "batch")
 _CASES: Final = " ".join(f"WHEN '{part.name}' THEN {quantity_of(part)}" for part in FLOWING)
 
 
@@ -27,7 +31,7 @@ def unpriced(
 ) -> list[Unpriced]:
     """Return what an organization used in a window without a price for it, the most used first."""
     gaps = list(_gaps(rates))
-    rows = snapshot(*_statement(gaps, organization_id, start_s, end_s))
+    rows = snapshot(*_statement(gaps, Query(organization_id, start_s, end_s, DAY_S, now_s), snapshot))
     found = [
         Unpriced(kind, model, tier, batch, PARTS[part], since_s, until_s, quantity, events)
         for kind, model, tier, batch, part, since_s, until_s, quantity, events in rows
@@ -52,27 +56,40 @@ def _gaps(rates: RateIndex) -> Iterable[tuple[int, str, str]]:
             yield from ((number, rate.kind, part.name) for part in missing_parts(rate.kind, rate))
 
 
-def _statement(gaps: list[tuple[int, str, str]], organization_id: str, start_s: int, end_s: int) -> Statement:
+def _statement(gaps: list[tuple[int, str, str]], query: Query, snapshot: Snapshot) -> Statement:
     assert all(rate_id != REPORTED for rate_id, _, _ in gaps)
+    columns = ", ".join((*MEASURES, "rate_id"))
+    selection, values = selection_of(query)
+    events_s = min(max(query.start_s, snapshot.kept.events_s), query.end_s)
+    found = f"""SELECT "timestamp" AS instant, series_id, {columns}, 1 AS events FROM facts
+  WHERE "timestamp" >= make_timestamp($events_s::BIGINT * 1000000)
+    AND "timestamp" < make_timestamp($end_s::BIGINT * 1000000)"""
+    if query.start_s < events_s:
+        before = replace(query, end_s=events_s)
+        cells, window = cells_of(before, (*MEASURES, "rate_id"), _TOLD_APART, Statement(selection, values), snapshot)
+        del window["window_s"]  # there are no buckets
+        values |= window
+        found += f"\n  UNION ALL SELECT instant, series_id, {columns}, NULL FROM (\n{cells}\n)"
     return Statement(
         f"""WITH gaps AS (
   SELECT unnest($rates) AS rate_id, unnest($kinds) AS kind, unnest($parts) AS part
+), found AS (
+  {found}
 ), used AS (
-  SELECT series.kind, series.model, series.service_tier, series.batch, part, "timestamp",
+  SELECT series.kind, series.model, series.service_tier, series.batch, part, instant, events,
     CASE part {_CASES} END AS quantity
-  FROM facts JOIN series USING (series_id) JOIN gaps ON gaps.rate_id = facts.rate_id AND gaps.kind = series.kind
-  WHERE organization_id = $organization_id AND "timestamp" >= make_timestamp($start_s::BIGINT * 1000000)
-    AND "timestamp" < make_timestamp($end_s::BIGINT * 1000000)
+  FROM found JOIN series USING (series_id) JOIN gaps ON gaps.rate_id = found.rate_id AND gaps.kind = series.kind
+  WHERE {selection}
 )
-SELECT kind, model, service_tier, batch, part, epoch_ms(min("timestamp")) // 1000, epoch_ms(max("timestamp")) // 1000,
-  sum(quantity), count(*)
+SELECT kind, model, service_tier, batch, part, epoch_ms(min(instant)) // 1000, epoch_ms(max(instant)) // 1000,
+  sum(quantity), CASE WHEN count(events) = count(*) THEN count(*) END
 FROM used WHERE quantity > 0 GROUP BY ALL ORDER BY count(*) DESC, 1, 2, 3, 4, 5""",
-        {
+        values
+        | {
             "rates": [rate_id for rate_id, _, _ in gaps],
             "kinds": [kind for _, kind, _ in gaps],
             "parts": [part for _, _, part in gaps],
-            "organization_id": organization_id,
-            "start_s": start_s,
-            "end_s": end_s,
+            "events_s": events_s,
+            "end_s": query.end_s,
         },
     )

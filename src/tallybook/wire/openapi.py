@@ -477,6 +477,18 @@ _MAINTAIN: Final[Json] = {
             },
         )
     },
+    "/v1/organization/usage/backup": {
+        "post": _operation(
+            "hold_for_backup",
+            "Keep the store's main file as it is while 'tallybook backup' copies it",
+            "maintenance",
+            {
+                "type": "object",
+                "required": ["object", "held"],
+                "properties": {"object": {"const": "organization.usage.backup"}, "held": {"const": True}},
+            },
+        )
+    },
     "/v1/organization/usage/check": {
         "get": _operation(
             "check",

@@ -1,0 +1,169 @@
+"""The API: every request finds its endpoint, gets an id and an answer, is logged and counted, whatever happens."""
+
+import re
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match, Route, Router
+from starlette.types import Lifespan, Message, Receive, Scope, Send
+
+from tallybook import logs
+from tallybook.errors import MethodNotAllowed, NotFound, RequestError, Unavailable
+from tallybook.event import nearest
+from tallybook.kinds import KINDS
+from tallybook.routes.context import Context, answer
+from tallybook.wire.headers import NOTHING_LOADED, SECURITY_HEADERS
+
+_REQUEST_ID: Final = re.compile(rb"(?!sk-)[A-Za-z0-9_.:-]{1,128}")
+"""What a client may call its request; it is logged, so that a key is not taken for one."""
+_ALWAYS_SERVED: Final = ("/healthz", "/readyz", "/metrics")
+"""Also on connections beyond the limit: a server that is full is neither dead nor to be restarted."""
+
+_log = structlog.get_logger()
+
+
+class Api:
+    """Answers every request, whatever happens.
+
+    Args:
+        routes: where requests go.
+        context: the parts of the app, for whoever answers.
+        lifespan: what runs beside as long as the server does; it is given this.
+    """
+
+    def __init__(self, routes: Sequence[BaseRoute], context: Context, lifespan: "Lifespan[Api]") -> None:
+        self.context = context
+        # An address with a slash too many is unknown, and says so in the envelope.
+        self._router = Router(routes, redirect_slashes=False, lifespan=lifespan)
+        # To go through all routes would take longer than most answers do.
+        self._plain = {
+            (method, route.path): route
+            for route in routes
+            if isinstance(route, Route) and not route.param_convertors
+            for method in route.methods or ()
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or the server's start and stop."""
+        scope["app"] = self
+        if scope["type"] != "http":
+            await self._router(scope, receive, send)
+            return
+        request_id = _request_id(scope["headers"])
+        logs.request_id.set(request_id)
+        started = time.perf_counter()
+        status = None
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = message["headers"]
+                if not any(name == b"content-security-policy" for name, _ in headers):
+                    headers = [*headers, NOTHING_LOADED]
+                message["headers"] = [*headers, (b"x-request-id", request_id.encode()), *SECURITY_HEADERS]
+            await send(message)
+
+        request = Request(scope, receive)
+        try:
+            await self._serve(request, send_with_headers)
+        except Exception as error:
+            response = self._explain(request, error)
+            if status is None:
+                await response(scope, receive, send_with_headers)
+        finally:
+            # The pattern, not the path: a label or a log line must not hold what a client made up.
+            route = getattr(scope.get("route"), "path", "unmatched")
+            status = status or 500
+            self.context.metrics.count_request(scope["method"] if status != 405 else "other", route, status)
+            _log.info(
+                "request",
+                method=scope["method"],
+                route=route,
+                status=status,
+                duration_ms=round((time.perf_counter() - started) * 1000, 2),
+            )
+
+    async def _serve(self, request: Request, send: Send) -> None:
+        scope = request.scope
+        if scope["state"].get("is_surplus") and scope["path"] not in _ALWAYS_SERVED:
+            raise Unavailable(
+                "Too many connections are open; send the request again later, over a connection you keep",
+                code="too_many_connections",
+                retry_after_s=1,
+            )
+        route = self._plain.get((scope["method"], scope["path"]))
+        if route is None:
+            await self._router(scope, request.receive, send)
+            return
+        scope["route"] = route
+        response = await route.endpoint(request)
+        await response(scope, request.receive, send)
+
+    def _explain(self, request: Request, error: Exception) -> Response:
+        """Return the answer to a request that failed."""
+        if isinstance(error, RequestError):
+            return _refusal(error)
+        if isinstance(error, ClientDisconnect):
+            return Response(status_code=499)  # nobody reads it, but the log and the counters do
+        if isinstance(error, HTTPException):
+            return self._http_error(request, error)
+        _log.exception("request failed", exc_info=error)
+        failure = RequestError("The server failed to answer; its log has the cause under this x-request-id.")
+        failure.type = "server_error"
+        return answer(failure.envelope(), 500)
+
+    def _http_error(self, request: Request, error: HTTPException) -> Response:
+        path = request.url.path[:256]
+        if error.status_code == 404:
+            return _refusal(
+                NotFound(
+                    f"Unknown request URL: {request.method} {path}{_nearest_kind(path)}. "
+                    "The endpoints are described at /docs.",
+                    code="unknown_url",
+                )
+            )
+        if error.status_code == 405:
+            allowed = ", ".join(sorted(self._methods(request)))
+            response = _refusal(
+                MethodNotAllowed(
+                    f"Not allowed: {request.method} {path}. Allowed methods: {allowed}.",
+                    code="method_not_allowed",
+                )
+            )
+            response.headers["allow"] = allowed
+            return response
+        return answer(RequestError(error.detail).envelope(), error.status_code)
+
+    def _methods(self, request: Request) -> set[str]:
+        """Every method of the path, whichever routes they have."""
+        routes = (route for route in self._router.routes if route.matches(request.scope)[0] is not Match.NONE)
+        return {method for route in routes for method in getattr(route, "methods", None) or ()}
+
+
+def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the id a client chose for its request, or a new one."""
+    for name, value in headers:
+        if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
+            return value.decode()
+    return logs.new_request_id()
+
+
+def _refusal(error: RequestError) -> Response:
+    response = answer(error.envelope(), error.status)
+    if error.retry_after_s is not None:
+        response.headers["retry-after"] = str(error.retry_after_s)
+    return response
+
+
+def _nearest_kind(path: str) -> str:
+    """Where a kind of usage was asked for that there is not: the nearest, or all."""
+    before, name = path.rpartition("/")[::2]
+    if before != "/v1/organization/usage":
+        return ""
+    return nearest(name, KINDS) or f" (usage kinds: {', '.join(KINDS)})"
