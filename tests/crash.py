@@ -302,7 +302,7 @@ def made(rng: random.Random, project_id: str, index: int) -> Event:
     """An event of any kind at any time of the week before today, rather at noon; some have a cost of their own."""
     kind = rng.choice(sorted(KINDS))
     instant_ms = rng.randrange(SINCE_S * 1000, UNTIL_S * 1000)
-    if rng.random() < 0.5:  # so that cells have company, and days become worth compacting
+    if rng.random() < 0.9:  # so that cells have company, and days become worth compacting
         instant_ms += 12 * 3_600_000 - instant_ms % (DAY_S * 1000) + rng.randrange(60_000)
     event: Event = {
         "kind": kind,

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -31,8 +31,15 @@ class Server:
         self.pid = process.pid
 
     @classmethod
-    def start(cls, data: Path, *, env: Mapping[str, str] | None = None, args: Sequence[str] = ()) -> "Server":
-        """Start a server on a directory and wait until it is ready."""
+    def start(
+        cls,
+        data: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        args: Sequence[str] = (),
+        before: Callable[[], None] | None = None,
+    ) -> "Server":
+        """Start a server on a directory and wait until it is ready; `before` runs in its process, first of all."""
         data.mkdir(parents=True, exist_ok=True)
         log = (data / "server.log").open("ab")
         process = subprocess.Popen(
@@ -40,6 +47,7 @@ class Server:
             env={**os.environ, **(env or {})},
             stdout=log,
             stderr=log,
+            preexec_fn=before,  # noqa: PLW1509  it sets limits of the process, and takes no lock
         )
         log.close()
         deadline = time.monotonic() + START_S_MAX

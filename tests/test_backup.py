@@ -41,13 +41,13 @@ import duckdb
 from tallybook.store.duckdb import DuckStore
 
 store = DuckStore(Path(sys.argv[1]), 1 << 28)
-store._connection.execute("SET debug_checkpoint_abort = 'before_truncate'")
-committing = store._connection.cursor()
+store._writer.execute("SET debug_checkpoint_abort = 'before_truncate'")
+committing = store._writer.cursor()
 committed = 0
 
 def checkpoint():
     with suppress(duckdb.Error):
-        store._connection.cursor().execute("CHECKPOINT")
+        store._writer.cursor().execute("CHECKPOINT")
 
 def commit():
     global committed

@@ -174,8 +174,7 @@ def test_a_fold_counts_what_was_new_and_then_nothing(store: DuckStore) -> None:
 def test_what_was_left_at_a_crash_is_folded_after_the_restart(tmp_path: Path) -> None:
     left = DuckStore(tmp_path, MEMORY)
     post(left, [event(1), event(2)])
-    left._connection.close()
-    left._writer.close()
+    left._connections.abandon()
     opened = DuckStore(tmp_path, MEMORY)
     assert opened.fold() == 2
     assert opened.check(None) == []

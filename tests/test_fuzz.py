@@ -153,7 +153,8 @@ PARAMETERS = sorted({
     *(name for endpoint in ENDPOINTS for name in endpoint.filters),
 })  # fmt: skip
 ASKED = [
-    *("", "0", "1", "-1", "31", "32", "180", "1440", "1e9", "1.5", "true", "True", "1m", "1h", "1d", "\u0663", "\uff11"),
+    *("", "0", "1", "-1", "31", "32", "180", "1440", "1e9", "1.5", "true", "True", "1m", "1h", "1d"),
+    *("\u0663", "\uff11"),
     *(str(number) for number in (DAY, DAY + 59, NOW_S, NOW_S + 1, INSTANT_MAX_S, INSTANT_MAX_S + 1, 10**18, 10**70)),
     *("model", "project_id", "model,user_id", "line_item", "model,", ",", "batch", "\x00", "\ufffd", "a" * 300),
 ]  # fmt: skip

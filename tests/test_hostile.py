@@ -169,14 +169,19 @@ def test_a_head_without_end_is_cut_off(start: bytes, server: Server) -> None:
     assert (answer.status, answer.code) == (431, "head_too_large")
 
 
-@pytest.mark.parametrize(
-    "sent", [b"", b"\r\n\r\n", b"GET /heal", b"GET /healthz HTTP/1.1\r\nX: a"], ids=["nothing", "lines", "path", "head"]
-)
+@pytest.mark.parametrize("sent", [b"GET /heal", b"GET /healthz HTTP/1.1\r\nX: a"], ids=["path", "head"])
 def test_a_request_that_does_not_come_is_not_waited_for(sent: bytes, strict: Server) -> None:
     started = time.monotonic()
     answer = last_words(strict, sent)
     assert time.monotonic() - started >= CLIENT_S
     assert (answer.status, answer.code) == (408, "request_too_slow")
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n\r\n"], ids=["nothing", "lines"])
+def test_a_connection_over_which_nothing_comes_is_closed_without_a_word(sent: bytes, strict: Server) -> None:
+    started = time.monotonic()
+    assert last_words(strict, sent).status == 0
+    assert time.monotonic() - started >= CLIENT_S
 
 
 @pytest.mark.parametrize("start", ["head", "body"])
@@ -207,7 +212,7 @@ def test_who_is_idle_between_requests_may_take_longer(strict: Server) -> None:
             assert read_one(connection).status == 200
             time.sleep(1.5 * CLIENT_S)
         connection.sendall(b"\r\n")  # nothing, but no longer idle
-        assert Answer(read_to_the_end(connection)).status == 408
+        assert read_to_the_end(connection) == b""
 
 
 def test_requests_sent_at_once_are_answered_in_their_order(server: Server) -> None:
@@ -221,6 +226,22 @@ def test_requests_sent_at_once_are_answered_in_their_order(server: Server) -> No
     places = [received.find(f"x-request-id: {name}".encode()) for name in ("first", "second", "third")]
     assert -1 not in places
     assert places == sorted(places)
+
+
+def test_nonsense_behind_a_request_ends_the_connection_and_not_the_request(strict: Server) -> None:
+    """While an answer is being made, its connection turns out to be no good."""
+    body = b'{"kind": "images", "id": "before", "timestamp": %d, "images": 1}' % DAY
+    post = authorized(strict, "POST", EVENTS, f"Content-Length: {len(body)}\r\n") + body
+    for behind in (b"nonsense\r\n\r\n", HEALTH + b"nonsense\r\n\r\n", post * 20 + b"nonsense\r\n\r\n"):
+        assert last_words(strict, post + behind).code == "invalid_http"
+        with connected(strict) as connection:
+            connection.sendall(post + behind.removesuffix(b"nonsense\r\n\r\n"))  # and is gone
+    with strict.http() as client:
+        stored = {"kind": "images", "id": "before", "timestamp": DAY, "images": 1}
+        assert client.post(EVENTS, json=stored).json()["duplicates"] == 1
+    log = (strict.data / "server.log").read_text()
+    assert "request failed" not in log
+    assert "Traceback" not in log
 
 
 @pytest.mark.parametrize("protocol", [b"websocket", b"h2c"])

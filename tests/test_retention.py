@@ -283,7 +283,7 @@ def test_events_that_no_rollup_has_yet_are_not_deleted() -> None:
         post(store, [image(0, END - 1), image(1, FIRST)])
         store.fold()
         post(store, [image(2, FIRST)])  # a commit that came just before
-        with store._connected() as connection:
+        with store._connections.lent() as connection:
             step = retention.next_step(connection, store.kept, Keep(events=1), END)
             assert step
             assert retention.take(connection, step) == 1

@@ -53,7 +53,7 @@ def rows(store: DuckStore) -> dict[int, list[UsageRow]]:
 
 def break_rollups(store: DuckStore) -> None:
     """What a fault of ours would do: change a rollup behind the writer's back."""
-    store._connection.execute("UPDATE usage_days SET images = images + 1")
+    store._writer.execute("UPDATE usage_days SET images = images + 1")
 
 
 def test_many_small_commits_compact_to_one_row_a_cell_and_answer_the_same(store: DuckStore) -> None:
@@ -116,8 +116,8 @@ def test_check_names_what_differs_and_rebuild_mends_it(store: DuckStore) -> None
 def test_check_sees_a_sum_under_the_wrong_series_and_in_the_wrong_hour(store: DuckStore) -> None:
     post(store, image(1, user="u1"))
     post(store, image(2, user="u2"))
-    store._connection.execute("UPDATE usage_days SET images = series_id - 1")  # 0 and 2 instead of 1 and 1
-    store._connection.execute("UPDATE usage_hours SET start = start + INTERVAL 1 HOUR WHERE series_id = 1")
+    store._writer.execute("UPDATE usage_days SET images = series_id - 1")  # 0 and 2 instead of 1 and 1
+    store._writer.execute("UPDATE usage_hours SET start = start + INTERVAL 1 HOUR WHERE series_id = 1")
     found = {(difference.rollup, difference.measure) for difference in store.check(None)}
     assert found == {("usage_days", "images"), ("usage_hours", "images"), ("usage_hours", "num_model_requests")}
     store.rebuild(DAY, DAY + 1, None)

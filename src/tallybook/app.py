@@ -12,7 +12,7 @@ from tallybook.api import Api
 from tallybook.attempts import Attempts
 from tallybook.clock import now_ms, now_s
 from tallybook.config import Settings
-from tallybook.errors import CommandFailed, RequestError
+from tallybook.errors import CommandFailed, NotReady, RequestError
 from tallybook.ingest.writer import Writer
 from tallybook.keys import KeyStore
 from tallybook.lock import is_backed_up
@@ -71,11 +71,13 @@ def opened(settings: Settings) -> Iterator[Api]:
     prices = CurrentPrices(settings.data, settings.price_file, list_prices=settings.list_prices)
     store = DuckStore(settings.data, settings.memory_bytes_max)
     store.use(prices.book, now_ms())
-    store.append([])  # so that it holds before the first event comes
+    with suppress(NotReady):  # else with the first commit
+        store.append([])  # so that it holds before the first event comes
     metrics.store_bytes.set_function(store.size_bytes)
     incoming = Incoming(settings.queue_bytes_max)
     metrics.incoming_bytes.set_function(lambda: incoming.bytes)
     writer = Writer(store, settings.queue_bytes_max, metrics)
+    metrics.ready.set_function(lambda: writer.trouble is None)
     writer.start()
     try:
         yield Api(
@@ -149,11 +151,14 @@ async def _let_go(context: Context) -> None:
 async def _fold_now_and_then(context: Context) -> None:
     while True:
         await asyncio.sleep(_FOLD_EVERY_S)
+        if context.writer.trouble:
+            continue
         try:
             with context.metrics.fold_s.time():
                 await to_thread.run_sync(context.store.fold)
         except Exception:
-            _log.exception("folding failed; answers read the events themselves")
+            if not context.writer.trouble:  # what that is has been logged
+                _log.exception("folding failed; answers read the events themselves")
 
 
 async def _compact_now_and_then(context: Context) -> None:
@@ -161,11 +166,14 @@ async def _compact_now_and_then(context: Context) -> None:
     while context.settings.compact_every_s:
         # Where there was much to do there may be more; a breath between keeps it in the background.
         await asyncio.sleep(_COMPACT_BREATH_S if saved else context.settings.compact_every_s)
+        if context.writer.trouble:
+            continue
         try:
             saved = await to_thread.run_sync(context.store.compact, _ROWS_FOR_CELL_MAX, _MERGES_MAX)
         except Exception:
             saved = 0
-            _log.exception("compaction failed")
+            if not context.writer.trouble:
+                _log.exception("compaction failed")
         else:
             context.metrics.compacted_rows.inc(saved)
             if saved:

@@ -7,6 +7,7 @@ that is not taken, and connections beyond the most there may be. What is left id
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import Enum
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import unquote
@@ -14,6 +15,7 @@ from urllib.parse import unquote
 import httptools
 import msgspec
 import structlog
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
@@ -57,6 +59,15 @@ class Room:
     client_s_max: float
     metrics: Metrics
     idle: "dict[Connection, None]" = field(default_factory=dict)
+
+
+class _Stage(Enum):
+    """How much of a request is here."""
+
+    NOTHING = 0
+    HEAD = 1
+    BODY = 2
+    WHOLE = 3
 
 
 class _Cycle(RequestResponseCycle):
@@ -133,13 +144,14 @@ class Connection(HttpToolsProtocol):
         self._is_surplus = False
         self._is_refused = False
         self._fault: RequestError | None = None
+        self._serving: RequestResponseCycle | None = None
         # Time is counted in looks, so that none goes by while the whole process, or its machine, stands still.
+        self._look_s = min(room.client_s_max, KEEP_ALIVE_S) / _LOOKS
+        # Of the latest request: for how many looks it has been coming, and how much came after its first piece.
+        self._stage = _Stage.NOTHING
         self._looks = 0
-        # Of the request that is arriving, if one is: how much of it came after its first piece, and of what part.
-        self._is_arriving = True
         self._arrived_bytes = 0
         self._is_new = False
-        self._is_head = False
         # Of the answer that waits to be taken: for how many looks, and how much of it waited at first.
         self._waiting_looks = 0
         self._waiting_bytes = 0
@@ -161,6 +173,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Clear up."""
+        self._disconnect()
         super().connection_lost(exc)
         self._room.metrics.connections.dec()
         self._room.idle.pop(self, None)
@@ -173,7 +186,7 @@ class Connection(HttpToolsProtocol):
             return
         if self in self._room.idle:
             del self._room.idle[self]
-            self._is_arriving, self._looks = True, 0
+            self._stage, self._looks = _Stage.NOTHING, 0
         self._is_new = False
         try:
             self.parser.feed_data(data)
@@ -183,20 +196,19 @@ class Connection(HttpToolsProtocol):
             self._refuse(self._fault or InvalidRequest("The request is not valid HTTP.", code="invalid_http"))
         if not self._is_new:
             self._arrived_bytes += len(data)
-            if self._is_head and self._arrived_bytes > HEAD_BYTES_MAX:
+            if self._stage is _Stage.HEAD and self._arrived_bytes > HEAD_BYTES_MAX:
                 self._refuse(_head_too_large())
 
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
-        self._looks = self._arrived_bytes = 0
-        self._is_arriving = self._is_new = self._is_head = True
+        self._stage, self._looks, self._arrived_bytes, self._is_new = _Stage.HEAD, 0, 0, True
         if self._is_surplus:
             self.scope["state"]["is_surplus"] = True
 
     def on_headers_complete(self) -> None:
         """Hand a request to the app; its body may still be on the way."""
-        self._is_head = False
+        self._stage = _Stage.BODY
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > HEAD_BYTES_MAX:
             self._fault = _head_too_large()
             raise self._fault
@@ -233,8 +245,12 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """Note that the request is here as a whole."""
         super().on_message_complete()
-        self._is_arriving = False
+        self._stage = _Stage.WHOLE
         self._rest()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._serving = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         """Go on to the next request, if it is here already."""
@@ -249,7 +265,7 @@ class Connection(HttpToolsProtocol):
 
     def _rest(self) -> None:
         """Be idle if nothing is under way, in neither direction."""
-        if self.cycle.response_complete and not self._is_arriving:
+        if self.cycle.response_complete and self._stage is _Stage.WHOLE:
             self._looks = 0
             self._room.idle[self] = None
 
@@ -259,7 +275,7 @@ class Connection(HttpToolsProtocol):
         self._waiting_bytes = 0
 
     def _look_later(self) -> None:
-        self._timer = self.loop.call_later(self._room.client_s_max / _LOOKS, self._look)
+        self._timer = self.loop.call_later(self._look_s, self._look)
 
     def _look(self) -> None:
         """Part with a client that takes too long."""
@@ -268,32 +284,34 @@ class Connection(HttpToolsProtocol):
         waiting_bytes = self.transport.get_write_buffer_size()
         if not waiting_bytes or waiting_bytes > self._waiting_bytes:
             self._waiting_looks, self._waiting_bytes = 0, waiting_bytes
-        if self._is_arriving and self.flow.read_paused:
+        if self.flow.read_paused:
             self._looks = 0  # it is us who do not read
         if self._is_late(self._waiting_looks, self._waiting_bytes - waiting_bytes):
             _log.info("connection closed", problem="the client does not take its answer")
             self.transport.abort()
-        elif self._is_arriving and self._is_late(self._looks, self._arrived_bytes):
-            self._refuse(RequestTooSlow("The request did not arrive in time; send it again.", code="request_too_slow"))
-        elif self in self._room.idle and self._seconds(self._looks) > KEEP_ALIVE_S:
-            self.transport.close()
+        elif self._stage is _Stage.WHOLE:
+            if self in self._room.idle and self._looks * self._look_s > KEEP_ALIVE_S:
+                self.transport.close()
+        elif self._is_late(self._looks, self._arrived_bytes):
+            if self._stage is _Stage.NOTHING:
+                self.transport.close()
+            else:
+                self._refuse(
+                    RequestTooSlow("The request did not arrive in time; send it again.", code="request_too_slow")
+                )
         self._look_later()
 
     def _is_late(self, looks: int, done_bytes: int) -> bool:
-        return self._seconds(looks) > self._room.client_s_max + done_bytes / RATE_BYTES_S
-
-    def _seconds(self, looks: int) -> float:
-        return looks * self._room.client_s_max / _LOOKS
+        return looks * self._look_s > self._room.client_s_max + done_bytes / RATE_BYTES_S
 
     def _refuse(self, error: RequestError) -> None:
         """Answer in the app's place, for the last time, and listen no more."""
         if self._is_refused:
             return
         self._is_refused = True
-        if self.cycle and not self.cycle.response_complete:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-        if self.cycle and self.cycle.response_started and not self.cycle.response_complete:
+        has_begun = self._serving is not None and self._serving.response_started and not self._serving.response_complete
+        self._disconnect()
+        if has_begun:
             self.transport.abort()
             return
         request_id = new_request_id()
@@ -304,6 +322,16 @@ class Connection(HttpToolsProtocol):
         _log.info(
             "request", method="other", route="unmatched", status=error.status, code=error.code, request_id=request_id
         )
+
+    def _disconnect(self) -> None:
+        """Tell the app that nobody waits for the answer it is about to give."""
+        if self._serving and not self._serving.response_complete:
+            self._serving.disconnected = True
+            self._serving.message_event.set()
+
+
+def _too_slow() -> RequestTooSlow:
+    return RequestTooSlow("The request did not arrive in time; send it again.", code="request_too_slow")
 
 
 def _head_too_large() -> HeadTooLarge:

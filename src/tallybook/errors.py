@@ -13,11 +13,63 @@ TallybookError
 │   ├── HeadTooLarge        431
 │   ├── Busy                429, with Retry-After
 │   └── Unavailable         503, with Retry-After
+│       └── NotReady        the store takes nothing now; says why
 └── OperatorError           something the operator has to set right: told in one line, exit code 1
     ├── StoreLocked         another server has the data directory open
     ├── StoreUnusable       the store is from a newer version, or damaged
     └── CommandFailed       a command could not do its work
 """
+
+from enum import StrEnum
+from typing import Final
+
+
+class Reason(StrEnum):
+    """Why the server takes no events now. Requests are told the name, and so is who asks whether it is ready."""
+
+    STOPPING = "stopping"
+    DISK_FULL = "disk_full"
+    READ_ONLY = "read_only"
+    IO_ERROR = "io_error"
+    OUT_OF_FILES = "out_of_files"
+    OUT_OF_MEMORY = "out_of_memory"
+    STORE_DAMAGED = "store_damaged"
+    STORE_FAILED = "store_failed"
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, for everyone."""
+        return _PROBLEMS[self][0]
+
+    @property
+    def remedy(self) -> str:
+        """What the operator can do about it."""
+        return _PROBLEMS[self][1]
+
+
+_BY_ITSELF: Final = "the server goes on by itself then"
+_PROBLEMS: Final = {
+    Reason.STOPPING: ("The server is stopping", "Wait until it has started again"),
+    Reason.DISK_FULL: ("The disk is full", f"Free space on the data directory's disk; {_BY_ITSELF}"),
+    Reason.READ_ONLY: (
+        "The data directory cannot be written",
+        f"Make its file system and the directory writable for the server's user; {_BY_ITSELF}",
+    ),
+    Reason.IO_ERROR: ("The disk reports errors", f"Look into the system's log and mend the disk; {_BY_ITSELF}"),
+    Reason.OUT_OF_FILES: (
+        "The server has too many files open",
+        f"Raise its limit of open files, or lower connections-max; {_BY_ITSELF}",
+    ),
+    Reason.OUT_OF_MEMORY: ("The store has no memory left", "Raise memory-bytes-max and restart the server"),
+    Reason.STORE_DAMAGED: (
+        "The store is damaged",
+        "Stop the server, check the disk, and restore a backup with 'tallybook restore'",
+    ),
+    Reason.STORE_FAILED: (
+        "The store's engine has failed",
+        "It is opened anew every second; if that does not help, look into the server's log and restart it",
+    ),
+}
 
 
 class TallybookError(Exception):
@@ -120,6 +172,20 @@ class Unavailable(RequestError):
 
     status = 503
     type = "server_error"
+
+
+class NotReady(Unavailable):
+    """The server takes nothing now, from nobody.
+
+    Args:
+        reason: why.
+    """
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(
+            f"{reason.problem}; nothing of this request was kept, send it again later", code=reason, retry_after_s=5
+        )
+        self.reason = reason
 
 
 class OperatorError(TallybookError):

@@ -12,14 +12,14 @@ import hashlib
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from tallybook.errors import StoreUnusable
+from tallybook.errors import StoreUnusable, Unavailable
 
 FILE_NAME: Final = "keys.sqlite3"
 PREFIX: Final = "sk-admin-"
@@ -84,14 +84,18 @@ class KeyStore:
 
     def __init__(self, directory: Path, later: Callable[[Callable[[], None]], object] | None = None) -> None:
         path = directory / FILE_NAME
-        path.touch(mode=0o600)
+        with suppress(OSError):  # what is wrong with it is told when it is opened
+            path.touch(mode=0o600)
         self._lock = threading.Lock()
         self._kept: dict[bytes, Key] = {}
         self._kept_version: object = None
         self._later = later
         self._is_looked_at = False
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=2)
         try:
+            self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=2)
+            ((found,), *_) = self._connection.execute("PRAGMA quick_check").fetchall()
+            if found != "ok":
+                raise sqlite3.DatabaseError(found)
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute(
                 """CREATE TABLE IF NOT EXISTS keys (
@@ -102,8 +106,10 @@ class KeyStore:
             # An organization outlives its keys: its usage is still there, to be looked after.
             self._connection.execute("CREATE TABLE IF NOT EXISTS organizations (id TEXT PRIMARY KEY)")
         except sqlite3.DatabaseError as error:
-            self._connection.close()
-            raise StoreUnusable(f"cannot open the keys {path}: {error}") from error
+            raise StoreUnusable(
+                f"cannot open the keys {path}: {error}. Mend what that is; damaged keys come back with a backup, by "
+                "'tallybook restore', or delete the file and make new ones"
+            ) from error
 
     def create(
         self,
@@ -146,7 +152,7 @@ class KeyStore:
             now_s,
             expires_at_s,
         ]
-        with self._lock, self._connection:
+        with self._using(), self._connection:
             self._connection.execute("BEGIN")
             self._connection.execute("INSERT OR IGNORE INTO organizations VALUES (?)", [organization_id])
             self._connection.execute(
@@ -160,7 +166,7 @@ class KeyStore:
         Keys that were found are kept in memory for as long as nobody changes the file, this process or another.
         """
         hashed = _hash(value)
-        with self._lock:
+        with self._using():
             if not self._is_looked_at:
                 self._look()
             key = self._kept.get(hashed)
@@ -171,12 +177,30 @@ class KeyStore:
                 key = self._kept[hashed] = _key(row)
             if key.expires_at_s is not None and key.expires_at_s <= now_s:
                 return None
-            if key.last_used_at_s is None or key.last_used_at_s <= now_s - _USED_EVERY_S:
+            # Its last use lies ahead when the clock has been put back.
+            if key.last_used_at_s is None or abs(now_s - key.last_used_at_s) >= _USED_EVERY_S:
                 self._kept[hashed] = replace(key, last_used_at_s=now_s)
                 # A key stays good when its use cannot be noted, on a full disk for instance.
                 with suppress(sqlite3.OperationalError):
                     self._connection.execute("UPDATE keys SET last_used_at = ? WHERE hash = ?", [now_s, hashed])
         return key
+
+    @contextmanager
+    def _using(self) -> Iterator[None]:
+        """Have the file for this thread.
+
+        Raises:
+            Unavailable: it cannot be read or written.
+        """
+        with self._lock:
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise Unavailable(
+                    f"The keys cannot be read or written: {error}; send the request again later",
+                    code="keys_unavailable",
+                    retry_after_s=5,
+                ) from error
 
     def _look(self) -> None:
         """Forget the keys in memory if another process has changed the file."""
@@ -193,13 +217,13 @@ class KeyStore:
 
     def knows(self, value: str) -> bool:
         """Return whether there is a key with this value, expired or not; this is no use of it."""
-        with self._lock:
+        with self._using():
             row = self._connection.execute("SELECT 1 FROM keys WHERE hash = ?", [_hash(value)]).fetchone()
         return row is not None
 
     def get(self, organization_id: str, key_id: str) -> Key | None:
         """Return an organization's key by its id."""
-        with self._lock:
+        with self._using():
             row = self._connection.execute(
                 f"SELECT {_COLUMNS} FROM keys WHERE organization_id = ? AND id = ?", [organization_id, key_id]
             ).fetchone()
@@ -215,7 +239,7 @@ class KeyStore:
     ) -> list[Key]:
         """Return an organization's keys in the order they were made, those that follow the id `after`."""
         order, comparison = ("DESC", "<") if descending else ("ASC", ">")
-        with self._lock:
+        with self._using():
             rows = self._connection.execute(
                 f"""SELECT {_COLUMNS} FROM keys WHERE organization_id = :organization_id
                     AND (:after IS NULL OR number {comparison} (
@@ -227,19 +251,19 @@ class KeyStore:
 
     def organizations(self) -> list[str]:
         """Return every organization that has or had a key, sorted."""
-        with self._lock:
+        with self._using():
             rows = self._connection.execute("SELECT id FROM organizations ORDER BY 1").fetchall()
         return [row[0] for row in rows]
 
     @property
     def is_empty(self) -> bool:
         """Whether there is no key at all."""
-        with self._lock:
+        with self._using():
             return self._connection.execute("SELECT 1 FROM keys").fetchone() is None
 
     def revoke(self, organization_id: str, key_id: str) -> bool:
         """Remove a key; return whether there was one."""
-        with self._lock:
+        with self._using():
             cursor = self._connection.execute(
                 "DELETE FROM keys WHERE organization_id = ? AND id = ?", [organization_id, key_id]
             )

@@ -1,7 +1,7 @@
 """One process to a data directory, and where that process can be reached; one backup of it at a time."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -47,15 +47,23 @@ def hold(directory: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        (directory / _ADDRESS).unlink(missing_ok=True)
+        with suppress(OSError):  # left behind it does no harm: the lock is gone
+            (directory / _ADDRESS).unlink(missing_ok=True)
         lock.release()
 
 
 def publish(directory: Path, address: Address) -> None:
-    """Write down where the holder of a directory listens."""
+    """Write down where the holder of a directory listens.
+
+    Raises:
+        CommandFailed: the directory cannot be written.
+    """
     new = directory / f"{_ADDRESS}.new"
-    new.write_bytes(msgspec.json.encode(address))
-    new.replace(directory / _ADDRESS)  # whole or not at all, for whoever reads it meanwhile
+    try:
+        new.write_bytes(msgspec.json.encode(address))
+        new.replace(directory / _ADDRESS)  # whole or not at all, for whoever reads it meanwhile
+    except OSError as error:
+        raise CommandFailed(f"cannot use the data directory {directory}: {error.strerror or error}") from error
 
 
 def running(directory: Path) -> Address | None:

@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from tallybook.errors import Reason
 from tallybook.store.protocol import Outcome
 
 _LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -36,7 +37,15 @@ class Metrics:
             registry=self.registry,
         )
         self.commit_failures = Counter(
-            "tallybook_commit_failures", "Commits that could not be written.", registry=self.registry
+            "tallybook_commit_failures",
+            "Commits that could not be written, by reason (unknown if it is none of those /readyz names).",
+            ["reason"],
+            registry=self.registry,
+        )
+        for reason in (*Reason, "unknown"):
+            self.commit_failures.labels(reason)
+        self.ready = Gauge(
+            "tallybook_ready", "1 while events are taken, 0 while /readyz says why not.", registry=self.registry
         )
         self.query_s = Histogram(
             "tallybook_query_seconds",
@@ -77,6 +86,10 @@ class Metrics:
         self.compacted_rows = Counter(
             "tallybook_compacted_rows", "Rollup rows saved by compaction.", registry=self.registry
         )
+
+    def count_failure(self, reason: Reason | None) -> None:
+        """Count a commit that could not be written."""
+        self.commit_failures.labels(reason or "unknown").inc()
 
     def count_request(self, method: str, route: str, status: int) -> None:
         """Count an answered request."""

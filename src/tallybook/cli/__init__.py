@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tallybook import __version__
 from tallybook.cli.settings_file import settings_file
-from tallybook.errors import OperatorError
+from tallybook.errors import OperatorError, Unavailable
 
 _COMMANDS: Final = {
     "serve": "tallybook.cli.serve:server",
@@ -53,7 +53,7 @@ def main() -> None:
     """Run the command the arguments name; end with 1 and one line if the operator has something to set right."""
     try:
         build(whole=sys.argv[1:2] in ([], ["-h"], ["--help"]))()
-    except OperatorError as error:
+    except (OperatorError, Unavailable) as error:
         Console(stderr=True, soft_wrap=True).print(f"tallybook: {error}", style="red", markup=False, highlight=False)
         sys.exit(1)
     except KeyboardInterrupt:

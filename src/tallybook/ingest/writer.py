@@ -2,9 +2,13 @@
 
 While one commit is on its way to disk the next gathers, so that many small requests share a commit and a single one
 waits for nobody. A caller gets its answer when its commit is on disk, never before.
+
+While the store takes no commits, callers are refused at once, and told why. Every second the writer tries whether that
+is over.
 """
 
 import asyncio
+import sys
 import threading
 import time
 from collections import deque
@@ -14,7 +18,7 @@ from typing import Final, NamedTuple
 
 import structlog
 
-from tallybook.errors import Busy, Unavailable
+from tallybook.errors import Busy, NotReady, Reason
 from tallybook.metrics import Metrics
 from tallybook.store.protocol import Batch, Outcome, Store
 
@@ -25,6 +29,10 @@ _GATHER_BYTES: Final = 256 * 1024
 """Enough to begin at once."""
 _COMMIT_RECORDS: Final = 50_000
 """Enough to pay for a commit many times over, few enough that nobody waits long behind it."""
+
+_RECOVER_EVERY_S: Final = 1
+_LOOK_EVERY_S: Final = 0.2
+"""How soon it is noticed that the store is in trouble when nothing is to be written."""
 
 _log = structlog.get_logger()
 
@@ -57,6 +65,8 @@ class Writer:
         """When the last commit began."""
         self._had_company = False
         """Whether it was of several batches."""
+        self._tried = 0.0
+        """When it was last tried whether the store takes commits again."""
         self._thread = threading.Thread(target=self._run, name="writer")
 
     def start(self) -> None:
@@ -72,9 +82,10 @@ class Writer:
             self._thread.join()
 
     @property
-    def is_alive(self) -> bool:
-        """Whether batches are being written."""
-        return self._thread.is_alive() and not self._stopping
+    def trouble(self) -> Reason | None:
+        """Why nothing is written now; None while batches are."""
+        is_writing = self._thread.is_alive() and not self._stopping
+        return self._store.trouble if is_writing else Reason.STOPPING
 
     def submit(self, batch: Batch, size_bytes: int) -> asyncio.Future[Outcome]:
         """Queue a batch, from the event loop; the future has its outcome once it is on disk.
@@ -87,7 +98,7 @@ class Writer:
 
         Raises:
             Busy: too much is waiting already.
-            Unavailable: the server is stopping.
+            NotReady: nothing is written now.
         """
         waiting = _Waiting(batch, size_bytes, asyncio.get_running_loop().create_future())
         with self._changed:
@@ -100,8 +111,8 @@ class Writer:
 
     def refuse_if_full(self, size_bytes: int = 0) -> None:
         """Raise what `submit` would raise for a batch of this size."""
-        if not self.is_alive:
-            raise Unavailable("The server is stopping; send the request again", retry_after_s=5)
+        if trouble := self.trouble:
+            raise NotReady(trouble)
         if self._queue and self._queue_bytes + size_bytes > self._queue_bytes_max:
             raise Busy(
                 "Too much waits to be written; nothing of this request was kept, send it again later",
@@ -110,20 +121,43 @@ class Writer:
             )
 
     def _run(self) -> None:
-        while batches := self._take():
-            self._commit(batches)
+        while self._wait():
+            if trouble := self._store.trouble:
+                batches = self._take(sys.maxsize)
+                _tell(batches, [NotReady(trouble) for _ in batches])
+            else:
+                self._gather()
+                batches = self._take(_COMMIT_RECORDS)
+                self._commit(batches)
             with self._changed:
                 self._add_queue_bytes(-sum(waiting.size_bytes for waiting in batches))
+            if trouble:
+                self._recover()
 
-    def _take(self) -> list[_Waiting]:
-        """Wait for work and return a commit's worth; nothing when there is nothing left to do."""
+    def _wait(self) -> bool:
+        """Wait for work; return whether there will be any."""
         with self._changed:
-            while not self._queue and not self._stopping:
-                self._changed.wait()
-            self._gather()
+            while not self._queue and not self._stopping and not self._store.trouble:
+                self._changed.wait(_LOOK_EVERY_S)
+            return bool(self._queue) or not self._stopping
+
+    def _recover(self) -> None:
+        """Try whether the store takes commits again, a while after the last time."""
+        with self._changed:
+            if self._changed.wait_for(lambda: self._stopping, self._tried + _RECOVER_EVERY_S - time.monotonic()):
+                return
+        self._tried = time.monotonic()
+        try:
+            self._store.recover()
+        except Exception:
+            _log.exception("the store cannot be tried out")
+
+    def _take(self, records_max: int) -> list[_Waiting]:
+        """Return what waits, so many events at the most, if it is of several batches."""
+        with self._changed:
             taken: list[_Waiting] = []
             records = 0
-            while self._queue and (not taken or records + self._queue[0].batch.events <= _COMMIT_RECORDS):
+            while self._queue and (not taken or records + self._queue[0].batch.events <= records_max):
                 taken.append(self._queue.popleft())
                 records += taken[-1].batch.events
             self._had_company = len(taken) > 1
@@ -132,21 +166,26 @@ class Writer:
     def _gather(self) -> None:
         """Let a commit's worth come together where many send at once; a sender who is alone waits for nobody."""
         due = self._began + _GATHER_S
-        while (
-            self._had_company
-            and not self._stopping
-            and self._queue_bytes < _GATHER_BYTES
-            and (left_s := due - time.monotonic()) > 0
-        ):
-            self._changed.wait(left_s)
+        with self._changed:
+            while (
+                self._had_company
+                and not self._stopping
+                and self._queue_bytes < _GATHER_BYTES
+                and (left_s := due - time.monotonic()) > 0
+            ):
+                self._changed.wait(left_s)
         self._began = time.monotonic()
 
     def _commit(self, batches: Sequence[_Waiting]) -> None:
         try:
             with self._metrics.commit_s.time():
                 outcomes = self._store.append([waiting.batch for waiting in batches])
+        except NotReady as error:
+            self._metrics.count_failure(error.reason)
+            _tell(batches, [NotReady(error.reason) for _ in batches])
+            return
         except Exception as error:
-            self._metrics.commit_failures.inc()
+            self._metrics.count_failure(None)
             if len(batches) > 1:
                 # One batch may be what the engine cannot take; the others shall not fail with it.
                 for waiting in batches:
@@ -154,6 +193,7 @@ class Writer:
                 return
             _log.exception("commit failed")
             _tell(batches, [error])
+            self._store.recover()  # or is it that it can take none?
             return
         _tell(batches, outcomes)
 
@@ -173,5 +213,7 @@ def _tell(batches: Sequence[_Waiting], found: Sequence[Outcome | Exception]) -> 
             else:
                 waiting.future.set_result(outcome)
 
+    if not batches:
+        return
     with suppress(RuntimeError):  # the loop has ended, and all who waited with it
         batches[0].future.get_loop().call_soon_threadsafe(settle)

@@ -83,6 +83,8 @@ async def commit(app: Context, batch: Batch, size_bytes: int) -> Outcome:
     future = app.writer.submit(batch, size_bytes)
     try:
         return await future
+    except Unavailable:
+        raise
     except Exception as error:
         raise Unavailable(
             "The store could not write the request; nothing of it was kept, send it again",

@@ -40,11 +40,11 @@ async def healthz(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """The server takes events and questions."""
-    app = context(request)
-    if app.writer.is_alive:
+    """The server takes events; if not, why, and what to do about it."""
+    trouble = context(request).writer.trouble
+    if trouble is None:
         return answer({"status": "ready"})
-    return answer({"status": "stopping"}, 503)
+    return answer({"status": trouble, "problem": trouble.problem, "remedy": trouble.remedy}, 503)
 
 
 async def metrics(request: Request) -> Response:

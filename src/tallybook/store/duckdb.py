@@ -1,6 +1,9 @@
 """The embedded engine: one DuckDB file, one writer, readers beside it."""
 
+import shutil
+import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -11,7 +14,7 @@ import msgspec
 import pyarrow as pa
 import structlog
 
-from tallybook.errors import StoreUnusable, Unavailable
+from tallybook.errors import NotReady, Reason, StoreUnusable, Unavailable
 from tallybook.event import Fault
 from tallybook.kinds import DIMENSIONS, MEASURES, UsageKind
 from tallybook.query import Query
@@ -20,7 +23,10 @@ from tallybook.store import level_rates, maintenance, retention, rollups
 from tallybook.store.answer import Snapshot, usage_statement
 from tallybook.store.append import Appending
 from tallybook.store.charges import too_many
+from tallybook.store.commits import Commits
+from tallybook.store.connections import Connections
 from tallybook.store.costs import costs
+from tallybook.store.health import Health, diagnose
 from tallybook.store.identities import RecentIdentities
 from tallybook.store.protocol import (
     Batch,
@@ -47,8 +53,13 @@ FILE_NAME: Final = "tallybook.duckdb"
 # Checkpoints rewrite what the log holds: rarely enough to keep ingest steady, often enough that replaying it at start
 # takes well under a second.
 _CHECKPOINT_BYTES: Final = 128 * 1024 * 1024
-_HELD_CHECKPOINT_BYTES: Final = 4 * 1024 * 1024 * 1024
-"""While the main file is held, what the log may grow to: beyond it the disk matters more than who holds the file."""
+_UNCHECKED_BYTES: Final = 4 * 1024 * 1024 * 1024
+"""While the main file is to stay as it is, what the log may grow to: beyond it the disk matters more."""
+_ROOM_BYTES: Final = 16 * 1024 * 1024
+"""With less than this free the disk is as good as full: the keys, logs and answers too large for memory need some."""
+_HALVINGS_MAX: Final = 8
+_RETRY_CHECKPOINT_S: Final = 60
+"""How long the log is left to grow after a checkpoint has failed: each failure costs the engine its life."""
 _ADOPT_WAIT_S: Final = 10
 _EXPORT_ROWS: Final = 20_000
 """Rows of a batch of an export: a few MiB."""
@@ -70,20 +81,44 @@ class DuckStore:
 
     def __init__(self, directory: Path, memory_bytes: int, book: Book | None = None) -> None:
         self._path = directory / FILE_NAME
+        self._health = Health()
+        config = {
+            "memory_limit": f"{memory_bytes}B",
+            "checkpoint_threshold": f"{_CHECKPOINT_BYTES}B",
+            "temp_directory": str(directory / "spill"),
+            "autoinstall_known_extensions": "false",
+        }
+        self._log_bytes_max = _CHECKPOINT_BYTES
+        self._no_checkpoint_until = 0.0
+        self._is_held = False
         try:
-            self._connection = duckdb.connect(
-                str(self._path),
-                config={
-                    "memory_limit": f"{memory_bytes}B",
-                    "checkpoint_threshold": f"{_CHECKPOINT_BYTES}B",
-                    "temp_directory": str(directory / "spill"),
-                    "autoinstall_known_extensions": "false",
-                },
-            )
-            migrate(self._connection)
-        except duckdb.Error as error:
-            raise StoreUnusable(f"cannot open the store {self._path}: {error}") from error
-        self._writer = self._connection.cursor()
+            self._commits = Commits(self._path)
+            self._connections = Connections(self._path, config, self._health)
+            self._load(book or EmptyBook())
+        except (duckdb.Error, OSError) as error:
+            reason = diagnose(str(error)) or Reason.STORE_DAMAGED
+            raise StoreUnusable(f"cannot open the store {self._path}: {error}. {reason.remedy}") from error
+        self._committing = threading.Lock()
+        self._folding = threading.Lock()
+        """Held by whoever folds, and by whoever changes events."""
+        self._next_book: tuple[Book, int] | None = None
+        self._maintenance = threading.Lock()
+        self._touching = threading.Lock()
+        self._touched_days: set[int] | None = None
+        """Days written since the last compaction, Unix seconds; None at first: any day may have been."""
+
+    def _load(self, book: Book) -> None:
+        """Take from the file what is kept of it in memory. If that cannot be done the file is left as it is."""
+        try:
+            self._writer = self._connections.new()
+            migrate(self._writer)
+            self._commits.check(self._writer)
+            self._load_indexes(book)
+        except BaseException:
+            self._connections.abandon()
+            raise
+
+    def _load_indexes(self, book: Book) -> None:
         written = rollups.written(self._writer)
         self._written_lot = written.lot
         """The latest lot that has events."""
@@ -94,28 +129,23 @@ class DuckStore:
         self._appending = Appending(self._writer, SeriesIndex(self._writer), RecentIdentities(written.latest_ms))
         self._kept = retention.read(self._writer)
         """What is kept; it moves before anything is deleted."""
-        self._committing = threading.Lock()
-        self._folding = threading.Lock()
-        """Held by whoever folds, and by whoever changes events."""
-        self._rates = RateIndex(self._connection.cursor())
-        self._rater = Rater(book or EmptyBook(), self._rates)
-        self._next_book: tuple[Book, int] | None = None
+        self._rates = RateIndex(self._connections.new())
+        self._rater = Rater(book, self._rates)
         self._holders = level_rates.holders(self._writer)
         """Organizations that ever held something; for the others there is nothing to ask."""
-        self._lending = threading.Lock()
-        self._connections: list[duckdb.DuckDBPyConnection] = []
-        self._idle: list[duckdb.DuckDBPyConnection] = []
-        self._closing = False
-        self._maintenance = threading.Lock()
-        self._is_held = False
-        self._touching = threading.Lock()
-        self._touched_days: set[int] | None = None
-        """Days written since the last compaction, Unix seconds; None at first: any day may have been."""
 
     def append(self, batches: Sequence[Batch]) -> list[Outcome]:
         """See `Store.append`."""
         with self._adopting() as adopted, self._committing:
-            return self._append(batches, adopted)
+            self._limit_log()
+            self._refuse_full_disk()
+            try:
+                return self._append(batches, adopted)
+            except (duckdb.Error, OSError) as error:
+                reason = self._health.judge(error)
+                if self._health.reason:
+                    raise NotReady(self._health.reason) from error
+                raise _not_written(reason) from error
 
     @contextmanager
     def _adopting(self) -> Iterator[tuple[Book, int] | None]:
@@ -147,11 +177,14 @@ class DuckStore:
                 level_rates.adopt(self._writer, self._rates, *adopted)
                 rater = Rater(adopted[0], self._rates)
             outcomes = self._appending.append(rater, batches, self._lot)
+            number = self._commits.number(self._writer) if any(map(_changes, batches, outcomes)) else None
             self._writer.commit()
         except BaseException:
             self._appending.forget()
             self._roll_back()
             raise
+        if number is not None:
+            self._commits.acknowledge(number)
         self._appending.settle()
         if any(outcome.accepted for outcome in outcomes):
             self._written_lot = self._lot
@@ -165,7 +198,7 @@ class DuckStore:
         return outcomes
 
     def _roll_back(self) -> None:
-        with suppress(duckdb.TransactionException):  # a failed commit has rolled back already
+        with suppress(duckdb.Error):  # a failed commit has rolled back already, and a dead engine has nothing to
             self._writer.rollback()
 
     def use(self, book: Book, now_ms: int) -> None:
@@ -211,7 +244,7 @@ class DuckStore:
         def costs_of_day(connection: duckdb.DuckDBPyConnection, rate: RateOf) -> list[CostRow]:
             return costs(query, Snapshot(connection, self._written_lot, self._get_kept), rate)
 
-        with self._answering(), self._maintenance, self._folding, self._connected() as connection:
+        with self._answering(), self._maintenance, self._folding, self._connections.lent() as connection:
             if day_s < self._kept.events_s:
                 raise retention.without_events(self._kept, "cannot be charged anew, and keeps its prices")
             change = rerate(
@@ -233,7 +266,7 @@ class DuckStore:
 
     def days(self, organization_id: str, start_s: int, end_s: int) -> list[int]:
         """See `Store.days`."""
-        with self._answering(), self._connected() as connection:
+        with self._answering(), self._connections.lent() as connection:
             return maintenance.days_of(connection, start_s, end_s, organization_id)
 
     def events(self, organization_id: str, start_s: int, end_s: int, kinds: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -257,8 +290,7 @@ class DuckStore:
         for day_s in days:  # a day at a time is sorted in memory
             window = {"start_s": max(start_s, day_s), "end_s": min(end_s, day_s + DAY_S)}
             values = {"organization_id": organization_id, "kinds": list(kinds), **window}
-            with self._connected() as connection:
-                batches = connection.sql(sql, params=values).to_arrow_reader(_EXPORT_ROWS)
+            with self._connections.stream(sql, values, _EXPORT_ROWS) as batches:
                 if day_s < self._kept.events_s:
                     raise Unavailable("The rest of the export has just been deleted for its age; begin it later")
                 yield from batches
@@ -295,7 +327,7 @@ class DuckStore:
 
     def fold(self) -> int:
         """See `Store.fold`."""
-        with self._folding, self._connected() as connection:
+        with self._folding, self._connections.lent() as connection:
             with self._committing:  # what is under way belongs to the lot that closes
                 closing, is_due = self._lot, self._written_lot > self._folded_lot
                 self._lot += is_due
@@ -307,7 +339,7 @@ class DuckStore:
                     count, days = rollups.fold(connection, closing)
                     connection.commit()
             except BaseException:
-                with suppress(duckdb.TransactionException):  # a failed commit has rolled back already
+                with suppress(duckdb.Error):  # a failed commit has rolled back already
                     connection.rollback()
                 raise
             self._folded_lot = closing
@@ -333,7 +365,7 @@ class DuckStore:
         """Return how many rows merging saved, and the days that may need it later."""
         if days is not None and not days:
             return 0, set()
-        with self._connected() as connection:
+        with self._connections.lent() as connection:
             found = maintenance.surplus(connection, days)
             worst = sorted(found, key=lambda place: -found[place])[:merges_max]
             merged = [place for place in worst if found[place] > rows_for_cell_max]
@@ -359,7 +391,7 @@ class DuckStore:
     def expire(self, keep: Keep, now_s: int) -> int | None:
         """See `Store.expire`."""
         self.fold()  # what no rollup has cannot be deleted
-        with self._maintenance, self._connected() as connection:
+        with self._maintenance, self._connections.lent() as connection:
             step = retention.next_step(connection, self._kept, keep, now_s)
             if step is None:
                 return None
@@ -369,12 +401,12 @@ class DuckStore:
 
     def rebuild(self, start_s: int, end_s: int, organization_id: str | None) -> int:
         """See `Store.rebuild`."""
-        with self._maintenance, self._connected() as connection:
+        with self._answering(), self._maintenance, self._connections.lent() as connection:
             return maintenance.rebuild(connection, start_s, end_s, organization_id, self._kept)
 
     def check(self, organization_id: str | None) -> list[Difference]:
         """See `Store.check`."""
-        with self._connected() as connection:
+        with self._answering(), self._connections.lent() as connection:
             return maintenance.check(connection, organization_id, self._get_kept)
 
     def facts(self, organization_id: str | None) -> StoreFacts:
@@ -387,7 +419,7 @@ class DuckStore:
                WHERE $organization_id IS NULL OR organization_id = $organization_id""",
             {"organization_id": organization_id},
         )
-        with self._connected() as connection:
+        with self._answering(), self._connections.lent() as connection:
             version = current_version(connection)
         return StoreFacts(version, events, series, quarantined, first_s, last_s, self._kept)
 
@@ -399,22 +431,92 @@ class DuckStore:
     def hold(self) -> None:
         """See `Store.hold`."""
         self._is_held = True
-        self._checkpoint_beyond(_HELD_CHECKPOINT_BYTES)
+        with self._answering(), self._committing:
+            self._limit_log()
 
     def release(self) -> None:
         """See `Store.release`."""
-        self._checkpoint_beyond(_CHECKPOINT_BYTES)
         self._is_held = False
+        with self._committing:
+            self._limit_log()
 
-    def _checkpoint_beyond(self, log_bytes: int) -> None:
-        with self._connected() as connection:
-            connection.execute(f"SET GLOBAL checkpoint_threshold = '{log_bytes}B'")
+    def _limit_log(self) -> None:
+        """Say how long the log may get before a commit has what it holds written to the main file."""
+        wanted = self._checkpoint_bytes()
+        if wanted != self._log_bytes_max:
+            self._writer.execute(f"SET GLOBAL checkpoint_threshold = '{wanted}B'")
+            self._log_bytes_max = wanted
+
+    def _checkpoint_bytes(self) -> int:
+        """Return how long the log may get: on a small disk only so long that what it holds fits there once more."""
+        if self._is_held or time.monotonic() < self._no_checkpoint_until:
+            return _UNCHECKED_BYTES
+        room_bytes = self._free_bytes() - _ROOM_BYTES
+        lengths = (_CHECKPOINT_BYTES >> halved for halved in range(_HALVINGS_MAX))
+        return next((length for length in lengths if 2 * length <= room_bytes), _UNCHECKED_BYTES)
 
     def _checkpoint(self) -> None:
         """Write what the log holds to the main file. While a commit is under way that is left to a later one."""
-        if not self._is_held:
-            with _told("checkpoint"), suppress(duckdb.Error), self._connected() as connection:
+        if self._checkpoint_bytes() < _UNCHECKED_BYTES:
+            with _told("checkpoint"), suppress(duckdb.Error), self._connections.lent() as connection:
                 connection.execute("CHECKPOINT")
+
+    def _free_bytes(self) -> int:
+        """Return how much is free; much if the system cannot tell, so that the engine finds out itself."""
+        try:
+            return shutil.disk_usage(self._path.parent).free
+        except OSError:
+            return sys.maxsize
+
+    @property
+    def trouble(self) -> Reason | None:
+        """See `Store.trouble`."""
+        return self._health.reason
+
+    def recover(self) -> None:
+        """See `Store.recover`."""
+        if self._health.reason is Reason.STORE_DAMAGED:
+            return
+        with self._committing:
+            try:
+                if self._health.is_dead:
+                    self._reopen()
+                self._refuse_full_disk()
+                self._try_to_commit()
+            except duckdb.Error as error:
+                self._health.fail(self._health.judge(error) or Reason.STORE_FAILED, str(error))
+            except StoreUnusable as error:
+                self._health.fail(Reason.STORE_DAMAGED, str(error))
+            except NotReady:
+                pass
+            else:
+                self._health.recover()
+
+    def _try_to_commit(self) -> None:
+        """Write next to nothing."""
+        self._writer.begin()
+        try:
+            number = self._commits.number(self._writer)
+            self._writer.commit()
+        except BaseException:
+            self._roll_back()
+            raise
+        self._commits.acknowledge(number)
+
+    def _reopen(self) -> None:
+        """Open a new engine in place of a dead one. What is on disk is the truth, whatever callers were told."""
+        self._no_checkpoint_until = time.monotonic() + _RETRY_CHECKPOINT_S
+        self._connections.reopen()
+        self._load(self._rater.book)
+        self._log_bytes_max = 0
+        self._limit_log()
+        self._health.revive()
+
+    def _refuse_full_disk(self) -> None:
+        """Raise `NotReady` if there is no room left for commits."""
+        if self._free_bytes() < _ROOM_BYTES:
+            self._health.fail(Reason.DISK_FULL, f"less than {_ROOM_BYTES} bytes are free")
+            raise NotReady(Reason.DISK_FULL)
 
     def size_bytes(self) -> int:
         """See `Store.size_bytes`."""
@@ -426,33 +528,29 @@ class DuckStore:
 
     def close(self) -> None:
         """See `Store.close`."""
-        with self._lending:
-            self._closing = True
-            for connection in self._connections:
-                connection.interrupt()
-        with self._maintenance:
-            # What a checkpoint cannot write now is in the log, and written when the store is next opened.
-            with suppress(duckdb.Error):
-                self._writer.execute("CHECKPOINT")
-            self._rates.close()
-            for connection in (*self._connections, self._writer, self._connection):
-                with suppress(duckdb.Error):
-                    connection.close()
+        with suppress(NotReady):  # who does not end in time holds nothing up: he only reads
+            self._connections.recall(Reason.STOPPING)
+        # What a checkpoint cannot write now is in the log, and written when the store is next opened.
+        with suppress(duckdb.Error):
+            self._writer.execute("CHECKPOINT")
+        self._connections.close()
+        self._commits.close()
 
     def _fetch(self, sql: str, values: dict[str, object]) -> list[tuple[Any, ...]]:
-        with self._answering(), self._connected() as connection:
+        with self._answering(), self._connections.lent() as connection:
             return connection.execute(sql, values).fetchall()
 
     @contextmanager
     def _snapshot(self) -> Iterator[Snapshot]:
         """Lend a way to fetch rows; all that is fetched is of one instant."""
-        with self._answering(), self._connected() as connection:
+        with self._answering(), self._connections.lent() as connection:
             written_lot = self._written_lot  # before the instant: what was acknowledged until now is in the answer
             connection.begin()
             try:
                 yield Snapshot(connection, written_lot, self._get_kept)
             finally:
-                connection.rollback()
+                with suppress(duckdb.Error):  # of a dead engine; what killed it is what is told
+                    connection.rollback()
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
@@ -460,31 +558,33 @@ class DuckStore:
         try:
             yield
         except duckdb.Error as error:
-            _log.exception("question failed")
-            raise Unavailable(
-                "The store could not answer; ask again, or for less at once: a shorter window, fewer fields to group "
-                "by, a filter",
-                code="store_unavailable",
-                retry_after_s=5,
-            ) from error
+            reason = diagnose(str(error))
+            if reason is None or reason is not self._health.reason:  # that has been logged, once
+                _log.exception("question failed")
+            raise _not_answered(reason) from error
 
-    @contextmanager
-    def _connected(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Lend a connection, which sees the last commit when its statement or transaction begins.
 
-        There are as many as were ever needed at once, and no more.
-        """
-        with self._lending:
-            if self._closing:
-                raise Unavailable("The server is stopping; send the request again", retry_after_s=5)
-            if not self._idle:
-                self._idle.append(self._connection.cursor())
-                self._connections.append(self._idle[-1])
-            connection = self._idle.pop()
-        try:
-            yield connection
-        finally:
-            self._idle.append(connection)
+def _changes(batch: Batch, outcome: Outcome) -> bool:
+    """Whether a commit of a batch has anything to write."""
+    return bool(outcome.accepted or batch.quarantined or batch.released)
+
+
+def _not_written(reason: Reason | None) -> Unavailable:
+    """What is said of a request that the engine could not write, although it works."""
+    return Unavailable(
+        "The store could not write the request; nothing of it was kept. Send it again, or fewer events at once",
+        code=reason or "store_unavailable",
+        retry_after_s=5,
+    )
+
+
+def _not_answered(reason: Reason | None) -> Unavailable:
+    """What is said of a question that the engine could not answer."""
+    if reason in (None, Reason.OUT_OF_MEMORY):
+        remedy = "ask again, or for less at once: a shorter window, fewer fields to group by, a filter"
+    else:
+        remedy = f"{reason.problem.lower()}, ask again later"
+    return Unavailable(f"The store could not answer; {remedy}", code=reason or "store_unavailable", retry_after_s=5)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 import pyarrow as pa
 
 from tallybook.columns import Columns
+from tallybook.errors import Reason
 from tallybook.event import Fault, Record
 from tallybook.kinds import UsageKind
 from tallybook.parts import Part
@@ -247,8 +248,18 @@ class Store(Protocol):
             One outcome a batch, in order.
 
         Raises:
-            Exception: the engine's own; then nothing was written.
+            NotReady: the engine takes no commits now, see `trouble`.
+            Unavailable: it could not take this one. In both cases nothing was written.
         """
+        ...
+
+    @property
+    def trouble(self) -> Reason | None:
+        """Why nothing can be committed now; None if it can."""
+        ...
+
+    def recover(self) -> None:
+        """Find out whether commits are possible; from the thread that appends, now and then while there is trouble."""
         ...
 
     def use(self, book: Book, now_ms: int) -> None:

@@ -73,10 +73,6 @@ class RateIndex:
         self._numbers = {rate: number for number, rate in self._rates.items()}
         self._last = max((REPORTED, *self._rates))
 
-    def close(self) -> None:
-        """Give up the connection."""
-        self._connection.close()
-
     def get(self, number: int) -> Rate | None:
         """Return a rate by its number, None for those without prices of their own."""
         return self._rates.get(number)

@@ -1,0 +1,147 @@
+"""More senders than a server can serve, who never wait.
+
+For seconds in a test, for minutes by `python -m tests.overload`.
+"""
+
+import itertools
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+
+from tests.support import Server
+
+PATH = "/v1/organization/usage/events"
+DAY = 1_767_225_600
+_EVENTS = 2_000
+"""Of a request: 150 KB."""
+_SAMPLE_EVERY_S = 0.05
+_PROCESSES = 2
+
+
+class Answers(NamedTuple):
+    """What senders were told.
+
+    Attributes:
+        statuses: how often which status came.
+        accepted: how many events were acknowledged.
+        retry_after: what refusals said about when to come again.
+    """
+
+    statuses: Counter[int]
+    accepted: int
+    retry_after: set[str | None]
+
+
+class Overload(NamedTuple):
+    """What became of a server that was sent too much.
+
+    Attributes:
+        answers: what all senders were told.
+        stored: how many events it has afterwards.
+        before_mib: resident memory before.
+        most_mib: the most there was meanwhile.
+        page_s: how long the first question took afterwards.
+        post_s: how long the first event took afterwards.
+    """
+
+    answers: Answers
+    stored: int
+    before_mib: int
+    most_mib: int
+    page_s: float
+    post_s: float
+
+
+def overload(server: Server, seconds: float, senders: int) -> Overload:
+    """Send a server as much as so many senders can, who come again at once whatever they are told."""
+    before_mib = most_mib = resident_mib(server)
+    each = senders // _PROCESSES
+    with ProcessPoolExecutor(_PROCESSES, get_context("spawn")) as pool:
+        found = [pool.submit(_send, server.url, server.admin_key, seconds, each, place) for place in range(_PROCESSES)]
+        while not all(future.done() for future in found):
+            most_mib = max(most_mib, resident_mib(server))
+            time.sleep(_SAMPLE_EVERY_S)
+        told = [future.result() for future in found]
+    with server.http() as client:
+        began = time.monotonic()
+        stored = _stored(client)
+        asked = time.monotonic()
+        last = client.post(PATH, json={"kind": "images", "id": "last", "timestamp": DAY, "images": 0})
+        assert last.status_code == 200, last.text
+        posted = time.monotonic()
+    answers = Answers(
+        sum((part.statuses for part in told), Counter()),
+        sum(part.accepted for part in told),
+        set().union(*(part.retry_after for part in told)),
+    )
+    return Overload(answers, stored, before_mib, most_mib, asked - began, posted - asked)
+
+
+def resident_mib(server: Server) -> int:
+    """How much memory a server has."""
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")) // 1024
+
+
+def _stored(client: httpx.Client) -> int:
+    answer = client.get("/v1/organization/usage/images", params={"start_time": DAY, "limit": 1})
+    assert answer.status_code == 200, answer.text
+    return sum(result["images"] for result in answer.json()["data"][0]["results"])
+
+
+def _send(url: str, key: str, seconds: float, senders: int, place: int) -> Answers:
+    """Send from so many threads at once, events that are all new."""
+    statuses: Counter[int] = Counter()
+    retry_after: set[str | None] = set()
+    accepted = 0
+    counting = threading.Lock()
+    numbers = itertools.count()
+    until = time.monotonic() + seconds
+    body = b"\n".join(
+        b'{"kind":"images","id":"%d-REQUEST-%d","timestamp":%d,"images":1}' % (place, number, DAY + number % 86_400)
+        for number in range(_EVENTS)
+    )
+
+    def send() -> None:
+        nonlocal accepted
+        with httpx.Client(
+            base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=120, trust_env=False, verify=False
+        ) as client:
+            while time.monotonic() < until:
+                answer = client.post(PATH, content=body.replace(b"REQUEST", b"%d" % next(numbers)))
+                with counting:
+                    statuses[answer.status_code] += 1
+                    if answer.status_code == 200:
+                        accepted += answer.json()["accepted"]
+                    elif answer.status_code == 429:
+                        retry_after.add(answer.headers.get("retry-after"))
+
+    threads = [threading.Thread(target=send) for _ in range(senders)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return Answers(statuses, accepted, retry_after)
+
+
+def main(seconds: float = 300) -> None:
+    """Overload a server with its default limits; print what became of it, fail if that is not as promised."""
+    with tempfile.TemporaryDirectory() as directory:
+        server = Server.start(Path(directory) / "data", args=["--log-level", "warning"])
+        found = overload(server, seconds, 400)
+        print(found)
+        assert set(found.answers.statuses) <= {200, 429}
+        assert found.stored == found.answers.accepted
+        assert server.stop() == 0
+
+
+if __name__ == "__main__":
+    main(*map(float, sys.argv[1:]))
