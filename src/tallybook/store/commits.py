@@ -66,7 +66,19 @@ class Commits:
         """Note that a commit is on disk, before anyone is told."""
         self._acknowledged = number
         with suppress(OSError):  # the commit stands; the next one writes the number anew
-            os.pwrite(self._file, f"{number:0{_DIGITS}}\n".encode(), 0)
+            self._write()
+
+    def force(self) -> None:
+        """Have the number on disk.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._write()
+        os.fsync(self._file)
+
+    def _write(self) -> None:
+        os.pwrite(self._file, f"{self._acknowledged:0{_DIGITS}}\n".encode(), 0)
 
     def close(self) -> None:
         """Release the file."""

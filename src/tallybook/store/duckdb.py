@@ -483,7 +483,7 @@ class DuckStore:
                     self._reopen()
                 self._refuse_full_disk()
                 self._try_to_commit()
-            except duckdb.Error as error:
+            except (duckdb.Error, OSError) as error:
                 self._health.fail(self._health.judge(error) or Reason.STORE_FAILED, str(error))
             except StoreUnusable as error:
                 self._health.fail(Reason.STORE_DAMAGED, str(error))
@@ -493,7 +493,8 @@ class DuckStore:
                 self._health.recover()
 
     def _try_to_commit(self) -> None:
-        """Write next to nothing."""
+        """Write next to nothing, and not by the engine first: an error of the disk may be the end of it."""
+        self._commits.force()
         self._writer.begin()
         try:
             number = self._commits.number(self._writer)
