@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint audit browser postgres bench lock
+.PHONY: help setup demo test lint audit browser soak postgres bench lock
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -41,6 +41,13 @@ browser:
 	@command -v chromium >/dev/null || { \
 		sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 		$$sudo apt-get update --quiet && $$sudo apt-get install --quiet --yes --no-install-recommends chromium; }
+
+# Parts of it: make soak OPTIONS="--kills 50 --requests 0 --fuzz-s 0 --overload-s 0". The fuzzer is no part of the lock,
+# since there is none of it but for Linux on x86-64; elsewhere that part is left out.
+soak: $(READY) ## kill the server 200 times, send it 100,000 bad requests, fuzz, overload it for minutes; takes an hour
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --only-binary atheris 'atheris>=3' || \
+		echo 'atheris cannot be installed; nothing will be fuzzed'
+	$(BIN)/python -m tests.soak $(OPTIONS)
 
 # Debian's database, unless there is one already, for the benchmarks only; they do without if it cannot be installed.
 # Debian makes and starts a cluster of its own with it, which nothing here uses.

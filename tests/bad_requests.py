@@ -25,21 +25,9 @@ ANSWER_S_MAX = 60
 DAY = 1_748_822_400
 EVENTS = "/v1/organization/usage/events"
 METHODS = [
-    "GET",
-    "HEAD",
-    "POST",
-    "PUT",
-    "PATCH",
-    "DELETE",
-    "OPTIONS",
-    "TRACE",
-    "CONNECT",
-    "get",
-    "PROPFIND",
-    "M-SEARCH",
-    "PRI",
-    "G\x00T",
-]
+    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "get", "PROPFIND", "M-SEARCH",
+    "PRI", "G\x00T",
+]  # fmt: skip
 GOOD = {"kind": "completions", "id": "a", "timestamp": DAY, "model": "m", "input_tokens": 9, "output_tokens": 2}
 NUMBERS = ["0", "-0", "-1", "1.5", "1e400", "-1e999", "9" * 400, "9" * 5_000, str(2**53), str(2**64), "1" + "0" * 30]
 TEXTS = ["", "\x00", "é", "\ufeff", "'\"", "../..", "%00", "{{7*7}}", "\u202e", "=1+1", "a" * 300, "a" * 5_000]
@@ -67,17 +55,34 @@ HEADS = [
     f"GET /?{'a' * 140_000} HTTP/1.1", "GET /%zz HTTP/1.1", "GET /a#b HTTP/1.1",
 ]  # fmt: skip
 LINES = [
-    "no colon",
-    ": no name",
-    "a b: c",
-    "A\x00: b",
-    " folded: x",
-    "X: y\r\n\tfolded",
-    "X: \x00",
-    "X: a\rb",
-    "\xff: x",
+    "no colon", ": no name", "a b: c", "A\x00: b", " folded: x", "X: y\r\n\tfolded", "X: \x00", "X: a\rb", "\xff: x",
     "X : y",
-]
+]  # fmt: skip
+CHUNKS = [
+    "5\r\nhello\r\n0\r\n\r\n", "zz\r\n", "-1\r\n\r\n", "ffffffffffffffffff\r\na", "2\r\nabc\r\n0\r\n\r\n", "5\r\nab",
+    "0\n\n", "0\r\nX: y\r\n\r\n", "1;a=b\r\n{\r\n0\r\n\r\n", f"1;{'e' * 20_000}\r\n", "\r\n\r\n",
+]  # fmt: skip
+PIECES = [*map(quote, TEXTS), "%ff", "%2e%2e%2f", "//", ";a=b", "%", "%u0041", "?", "#", "/.", "\\"]
+"""What makes another path of a path."""
+PARAMETERS = [
+    "start_time", "end_time", "bucket_width", "group_by", "limit", "page", "after", "order", "format", "batch", "kinds",
+    "schema", "models", "line_items", "at", "%00", "", "start_time[]", "group_by[]", "x" * 400,
+]  # fmt: skip
+VALUES = [*NUMBERS, *map(quote, TEXTS), "1d", "1h", "model", "true", "%ff", "%E2%28", "csv", "a=b", ";"]
+SCHEMES = ["Bearer", "bearer", "Basic", "", "Bearer Bearer", "\xff"]
+PUT_IN = [b"\x00", b"\xff", b"\\ud800", b'"', b"}", b"\n", b"\xc2\x85", b"NaN", b",,"]
+FIELDS = [
+    *NUMBERS, *map(json.dumps, TEXTS), "null", "true", "[]", "{}", '"\ud800"', '"\\ud800"', "NaN", str(DAY), "[[[[]]]]",
+    '{"value":1e999,"currency":"usd"}', '{"value":"0.1","currency":"usd"}', '"2025-02-30T00:00:00Z"',
+]  # fmt: skip
+ENCODINGS = ["gzip", "gzip", "zstd", "zstd", "x-gzip", "deflate", "br", "gzip, gzip", "GZIP", "\xff", ""]
+COMMANDS = [
+    "", "{", "[]", "null", "0", '"a"', "{}", '{"a":1}', '{"start_time":1,"end_time":0}', '{"name":"","scopes":["all"]}',
+    '{"start_time":-1,"end_time":"x"}', '{"start_time":0,"end_time":9e99}', '{"name":1}', '{"name":"\\ud800"}',
+    f'{{"start_time":{DAY},"end_time":{DAY + 1},"prices":"model\\n,,"}}', '{"name":"a","expires_in_seconds":-1}',
+    *(f'{{"start_time":0,"end_time":1,"dry_run":true,"prices":{json.dumps(text * 9)}}}' for text in TEXTS),
+]  # fmt: skip
+BOMB = gzip.compress(bytes(64 * 1024 * 1024), 9)
 
 
 @dataclass
@@ -178,16 +183,7 @@ class Flood:
         head = f"POST {EVENTS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.key}\r\n"
         if self._rng.random() < 0.5:
             return f"{head}{self._rng.choice(FRAMES)}\r\n\r\n{json.dumps(GOOD)}".encode("latin-1")
-        chunks = ["5\r\nhello\r\n0\r\n\r\n", "zz\r\n", "-1\r\n\r\n", "ffffffffffffffffff\r\na", "2\r\nabc\r\n0\r\n\r\n"]
-        chunks += [
-            "0\r\nX: y\r\n\r\n",
-            "1;a=b\r\n{\r\n0\r\n\r\n",
-            f"1;{'e' * 20_000}\r\n",
-            "\r\n\r\n",
-            "0\n\n",
-            "5\r\nab",
-        ]
-        return f"{head}Transfer-Encoding: chunked\r\n\r\n{self._rng.choice(chunks)}".encode()
+        return f"{head}Transfer-Encoding: chunked\r\n\r\n{self._rng.choice(CHUNKS)}".encode()
 
     def _wrong_methods(self) -> bytes:
         """Any method on any path."""
@@ -198,34 +194,16 @@ class Flood:
         """Paths that are no endpoint's, though they look like one."""
         method, path = self._operation()
         place = self._rng.randrange(len(path) + 1)
-        odd = self._rng.choice(
-            [*map(quote, TEXTS), "%ff", "%2e%2e%2f", "//", ";a=b", "%", "%u0041", "?", "#", "/.", "\\"]
-        )
-        return self._request(method, path[:place] + odd + path[place:], b"")
+        return self._request(method, path[:place] + self._rng.choice(PIECES) + path[place:], b"")
 
     def _wrong_questions(self) -> bytes:
         """Parameters that are not there, doubled, or of any value."""
         _, path = self._operation()
-        names = [
-            "start_time",
-            "end_time",
-            "bucket_width",
-            "group_by",
-            "limit",
-            "page",
-            "after",
-            "order",
-            "format",
-            "batch",
-        ]
-        names += ["kinds", "schema", "models", "line_items", "at", "%00", "", "start_time[]", "group_by[]", "x" * 400]
         given = [f"start_time={DAY}"] * self._rng.randrange(2)
         for _ in range(self._rng.randrange(8)):
-            value = self._rng.choice(
-                [*NUMBERS, *map(quote, TEXTS), "1d", "1h", "model", "true", "%ff", "%E2%28", "csv", "a=b", ";"]
-            )
-            given.append(f"{self._rng.choice(names)}{self._rng.choice(['=', '=', '', '=='])}{value}")
-        return self._request("GET", f"{path}?{'&'.join(given)}", b"")
+            name, sign, value = map(self._rng.choice, (PARAMETERS, ["=", "=", "", "=="], VALUES))
+            given.append(f"{name}{sign}{value}")
+        return self._request("GET", f"{path}{'&' if '?' in path else '?'}{'&'.join(given)}", b"")
 
     def _damaged_cursors(self) -> bytes:
         """A real cursor with some of it changed, cut off, doubled, or of another question."""
@@ -241,27 +219,25 @@ class Flood:
     def _wrong_keys(self) -> bytes:
         """No key, another's, or what is none."""
         method, path = self._operation()
-        schemes = ["Bearer", "bearer", "Basic", "", "Bearer Bearer", "\xff"]
         values = [
             "",
             "x",
-            self.key[:-1],
-            self.key + "x",
-            self.key.upper(),
             "sk-admin-" + "é" * 40,
             "y" * 9_000,
             "\x01",
             "a b",
+            self.key[:-1],
+            self.key + "x",
+            self.key.upper(),
         ]
-        line = f"Authorization: {self._rng.choice(schemes)} {self._rng.choice(values)}"
+        line = f"Authorization: {self._rng.choice(SCHEMES)} {self._rng.choice(values)}"
         lines = [line] * self._rng.choice([1, 1, 2]) if self._rng.random() < 0.9 else []
         return self._request(method, path, b"{}", lines, key=None)
 
     def _broken_events(self) -> bytes:
         """Good bodies with bytes changed, taken out or put in."""
-        body = bytearray(
-            "\n".join(json.dumps(GOOD | {"id": str(number)}) for number in range(self._rng.choice([1, 3, 80]))).encode()
-        )
+        count = self._rng.choice([1, 3, 80])
+        body = bytearray("\n".join(json.dumps(GOOD | {"id": str(number)}) for number in range(count)).encode())
         if self._rng.random() < 0.3:
             body = bytearray(b"[" + bytes(body).replace(b"\n", b",") + b"]")
         for _ in range(self._rng.randrange(1, 6)):
@@ -272,9 +248,7 @@ class Flood:
                 case 1:
                     del body[place : place + self._rng.choice([1, 5, 10_000])]
                 case 2:
-                    body[place:place] = self._rng.choice(
-                        [b"\x00", b"\xff", b"\\ud800", b'"', b"}", b"\n", b"\xc2\x85", b"NaN", b",,"]
-                    )
+                    body[place:place] = self._rng.choice(PUT_IN)
                 case _:
                     body[place:place] = body[: self._rng.randrange(50)]
         return self._request("POST", EVENTS, bytes(body))
@@ -289,92 +263,36 @@ class Flood:
     def _wrong_event(self) -> str:
         kind = KINDS[self._rng.choice(sorted(KINDS))]
         names = ["id", "timestamp", "cost", *kind.dimensions, *kind.measures, "kind", "modle", "\\u0000", "x" * 300]
-        values = [
-            *NUMBERS,
-            *map(json.dumps, TEXTS),
-            "null",
-            "true",
-            "[]",
-            "{}",
-            '"\ud800"',
-            '"\\ud800"',
-            "NaN",
-            str(DAY),
-        ]
-        values += [
-            '{"value":1e999,"currency":"usd"}',
-            '{"value":"0.1","currency":"usd"}',
-            '"2025-02-30T00:00:00Z"',
-            "[[[[]]]]",
-        ]
-        given = [(name, self._rng.choice(values)) for name in self._rng.sample(names, self._rng.randrange(6))]
+        given = [(name, self._rng.choice(FIELDS)) for name in self._rng.sample(names, self._rng.randrange(6))]
         given += [(name, "7") for name in kind.required if self._rng.random() < 0.7]
         return "{" + ",".join(f'"{name}":{value}' for name, value in [("kind", f'"{kind.name}"'), *given]) + "}"
 
     def _packed_garbage(self) -> bytes:
         """Bodies that are not in the encoding they claim, or unpack to something enormous."""
         plain = json.dumps(GOOD).encode() * self._rng.choice([1, 50])
-        packed = self._rng.choice([gzip.compress(plain), zstd.compress(plain), self._rng.randbytes(100), b"", _BOMB])
-        if self._rng.random() < 0.7 and packed is not _BOMB:
+        packed = self._rng.choice([gzip.compress(plain), zstd.compress(plain), self._rng.randbytes(100), b"", BOMB])
+        if self._rng.random() < 0.7 and packed is not BOMB:
             place = self._rng.randrange(len(packed) + 1)
-            packed = (
-                packed[:place]
-                + self._rng.randbytes(self._rng.randrange(4))
-                + packed[self._rng.choice([place, place + 2]) :]
-            )
-        name = self._rng.choice(
-            ["gzip", "gzip", "zstd", "zstd", "x-gzip", "deflate", "br", "gzip, gzip", "GZIP", "\xff", ""]
-        )
-        return self._request("POST", EVENTS, packed, [f"Content-Encoding: {name}"])
+            rest = packed[self._rng.choice([place, place + 2]) :]
+            packed = packed[:place] + self._rng.randbytes(self._rng.randrange(4)) + rest
+        return self._request("POST", EVENTS, packed, [f"Content-Encoding: {self._rng.choice(ENCODINGS)}"])
 
     def _wrong_commands(self) -> bytes:
         """Bodies of all other endpoints: of the wrong shape, with windows that are none, in the wrong hands."""
         paths = [path for method, path in self._operations if method in {"POST", "DELETE"} and path != EVENTS]
-        shapes = [
-            "",
-            "{",
-            "[]",
-            "null",
-            "0",
-            '"a"',
-            "{}",
-            '{"a":1}',
-            '{"start_time":1,"end_time":0}',
-            '{"start_time":-1,"end_time":"x"}',
-        ]
-        shapes += [
-            '{"start_time":0,"end_time":9e99}',
-            f'{{"start_time":{DAY},"end_time":{DAY + 1},"prices":"model\\n,,"}}',
-        ]
-        shapes += [f'{{"start_time":0,"end_time":1,"dry_run":true,"prices":{json.dumps(text * 9)}}}' for text in TEXTS]
-        shapes += [
-            '{"name":"","scopes":["all"]}',
-            '{"name":1}',
-            '{"name":"a","expires_in_seconds":-1}',
-            '{"name":"\\ud800"}',
-        ]
         path = self._rng.choice(paths).replace("{", quote(self._rng.choice(TEXTS[1:]))).replace("}", "")
-        return self._request(self._rng.choice(["POST", "DELETE"]), path, self._rng.choice(shapes).encode())
+        return self._request(self._rng.choice(["POST", "DELETE"]), path, self._rng.choice(COMMANDS).encode())
 
     def _deep(self) -> bytes:
-        """Nesting without end, keys without number, one string of a mebibyte."""
+        """Nesting without end, keys without number, texts and bodies of blanks of a mebibyte."""
         count = self._rng.choice([200, 5_000, 100_000])
-        bodies = [
-            "[" * count,
-            '{"a":' * count,
-            "[" * count + "]" * count,
-            '{"kind":"images","images":' * count,
-            "[1," * count,
-        ]
+        openings = ["[", "{", '{"a":', '[{"a":', '{"kind":"images","images":', "[1,", "[[],"]
+        bodies = [*(opening * count for opening in openings), "[" * count + "]" * count, "\n" * 10 * count]
         bodies += [
             "{" + ",".join(f'"k{number}":1' for number in range(count // 10)) + "}",
-            '"' + "a" * (10 * count) + '"',
+            '"' + "a" * 10 * count + '"',
         ]
-        bodies += [
-            "\n" * count,
-            "[" + ",".join("0" * (count // 50)) + "]",
-            '{"kind":"completions","id":"' + "i" * count + '"}',
-        ]
+        bodies += ["[" + ",".join("0" * (count // 50)) + "]", '{"kind":"completions","id":"' + "i" * count + '"}']
         return self._request("POST", EVENTS, self._rng.choice(bodies).encode())
 
     def _cut_short(self) -> bytes:
@@ -404,9 +322,6 @@ class Flood:
         if key:
             head.insert(1, f"Authorization: Bearer {self.key}")
         return "\r\n".join([*head, "", ""]).encode("latin-1", "replace") + body
-
-
-_BOMB = gzip.compress(bytes(64 * 1024 * 1024), 9)
 
 
 def _is_whole(request: bytes) -> bool:

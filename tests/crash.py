@@ -106,8 +106,8 @@ class Load:
     server: Server
     key: str
     rng: random.Random
-    maintains: bool = True
-    """Whether days are rebuilt and charged anew meanwhile, which what the server does by itself waits for."""
+    maintenance: Sequence[str] = ("rebuild", "re-rating", "dry re-rating")
+    """What is done to days meanwhile, again and again; what the server does by itself has to wait for that."""
     requests: list[Request] = field(default_factory=list)
     reratings: list[Rerating] = field(default_factory=list)
     cut_off: Counter[str] = field(default_factory=Counter)
@@ -129,7 +129,7 @@ class Load:
             self._send_one,
             self._send_one,
             self._ask,
-            *([self._maintain] if self.maintains else []),
+            *([self._maintain] if self.maintenance else []),
         ]
         threads = [
             threading.Thread(target=self._repeat, args=(act, self.rng.getrandbits(32), f"{number}"))
@@ -201,7 +201,8 @@ class Load:
     def _post(self, what: str, api: httpx.Client, requests: Sequence[Request]) -> bool:
         """Send requests in one body; the receipt must be exact as far as it can be known."""
         body = [event for request in requests for event in request.events]
-        stored = sum(len(request.events) for request in requests if request.acknowledged_s is not None)
+        new = [request for request in requests if request.acknowledged_s is None]
+        stored = len(body) - sum(len(request.events) for request in new)
         with self._lock:
             self.sent += len(body)
         try:
@@ -216,7 +217,6 @@ class Load:
         if answer.status_code != 200:
             raise Wrong(f"{answer.status_code} {answer.text[:1000]}")
         receipt = answer.json()
-        new = [request for request in requests if request.acknowledged_s is None]
         if (
             receipt["conflicts"]
             or receipt["rejected"]
@@ -267,7 +267,7 @@ class Load:
         time.sleep(0.01)
         window = {"start_time": SINCE_S, "end_time": UNTIL_S}
         prices = rng.choice([USUAL, OTHER])
-        what = rng.choice(["rebuild", "re-rating", "dry re-rating"])
+        what = rng.choice(self.maintenance)
         began_s = time.monotonic()
         try:
             with self._doing(what):
@@ -541,9 +541,11 @@ class Kills:
         return Server.start(self._data, args=[*self._prices, "--compact-every-s", "1", "--log-level", "debug"])
 
     def _round(self, aim: str) -> None:
-        load = Load(
-            self._server, self._server.key(f"org-{self._rounds}-{uuid4().hex}"), self.rng, aim not in BACKGROUND
-        )
+        load = Load(self._server, self._server.key(f"org-{self._rounds}-{uuid4().hex}"), self.rng)
+        if aim in load.maintenance:
+            load.maintenance = (aim,)
+        elif aim in BACKGROUND:
+            load.maintenance = ()
         background = Background(self._log)
         load.run(lambda: self._end(load, background, aim))
         self.kills += 1

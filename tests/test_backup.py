@@ -240,11 +240,23 @@ def test_a_backup_without_a_server_has_what_is_only_in_the_log_after_a_kill(tmp_
         "keys.sqlite3",
         "manifest.json",
         "tallybook.duckdb",
+        "tallybook.duckdb.commits",
         "tallybook.duckdb.wal",
     }
     restore(tmp_path / "backup", data=tmp_path / "other")
     with served(tmp_path / "other") as server, server.http() as api:
         assert images(api) == 1
+
+
+def test_a_store_that_lacks_acknowledged_commits_makes_no_backup(stored: Path) -> None:
+    server = Server.start(stored)
+    with server.http() as api:
+        api.post(EVENTS, json=image(2)).raise_for_status()
+    server.kill()
+    (stored / "tallybook.duckdb.wal").unlink()
+    with pytest.raises(OperatorError, match="1 commits, but 2 were acknowledged"):
+        backup(stored.parent / "backup", data=stored)
+    assert [path.name for path in stored.parent.iterdir()] == ["data"]
 
 
 def test_a_checkpoint_broken_off_by_a_kill_is_finished_first(tmp_path: Path) -> None:

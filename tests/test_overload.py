@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+from tests.overload import overload
 from tests.support import Server
 
 PATH = "/v1/organization/usage/events"
@@ -36,6 +37,20 @@ def test_a_full_queue_answers_429_with_retry_after_and_keeps_what_it_acknowledge
     assert set(answers) == {200, 429}
     assert retry_after == {"1"}
     assert page["data"][0]["results"][0]["images"] == answers[200]
+    assert server.stop() == 0
+
+
+def test_much_more_than_it_can_take_costs_neither_memory_nor_events(tmp_path: Path) -> None:
+    limits = ["--queue-bytes-max", str(2_000_000), "--memory-bytes-max", str(128 << 20)]
+    server = Server.start(tmp_path / "data", args=limits)
+    found = overload(server, seconds=3, senders=80, events=2_000)
+    statuses = found.answers.statuses
+    assert set(statuses) == {200, 429}
+    assert statuses[429] > 3 * statuses[200]
+    assert found.answers.retry_after == {"1"}
+    assert found.stored == found.answers.accepted > 0
+    assert found.most_bytes < found.before_bytes + (512 << 20)
+    assert max(found.page_s, found.post_s) < 5  # what waits is little, and nobody waits behind it
     assert server.stop() == 0
 
 

@@ -2,6 +2,7 @@
 
 import re
 import time
+import traceback
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -108,6 +109,7 @@ class Api:
     def _explain(self, request: Request, error: Exception) -> Response:
         """Return the answer to a request that failed."""
         if isinstance(error, RequestError):
+            _let_go(error)
             return _refusal(error)
         if isinstance(error, ClientDisconnect):
             return Response(status_code=499)  # nobody reads it, but the log and the counters do
@@ -152,6 +154,19 @@ def _request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
         if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
             return value.decode()
     return logs.new_request_id()
+
+
+def _let_go(error: BaseException) -> None:
+    """Have freed what a refused request held.
+
+    An error and the frames it went through hold each other, and with them whatever was in those: a body of 32 MiB would
+    wait for the garbage collector, which looks at numbers of objects and not at their size.
+    """
+    found: BaseException | None = error
+    while found:
+        traceback.clear_frames(found.__traceback__)
+        found.__traceback__ = None
+        found = found.__context__
 
 
 def _refusal(error: RequestError) -> Response:

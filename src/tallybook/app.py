@@ -10,7 +10,7 @@ from anyio import CapacityLimiter, to_thread
 
 from tallybook.api import Api
 from tallybook.attempts import Attempts
-from tallybook.clock import now_ms, now_s
+from tallybook.clock import Steadiness, now_ms, now_s
 from tallybook.config import Settings
 from tallybook.errors import CommandFailed, NotReady, RequestError
 from tallybook.ingest.writer import Writer
@@ -36,6 +36,9 @@ _COMPACT_BREATH_S: Final = 1
 _EXPIRE_EVERY_S: Final = 60
 _EXPIRE_BREATH_S: Final = 0.2
 """Between deleting a day and deleting the next, which commits and compaction take their turns in."""
+_CLOCK_JUMP_S: Final = 3_600
+_CLOCK_TRUSTED_S: Final = 86_400
+"""After a jump of the clock nothing is deleted for a day: time to notice that it is wrong."""
 _EXPORTS_MAX: Final = 2
 _LOOK_AT_PRICES_S: Final = 5
 _LOOK_AT_BACKUP_S: Final = 1
@@ -184,10 +187,12 @@ async def _expire_now_and_then(context: Context) -> None:
     """Delete what is beyond its age: soon after the start, and whenever a day has passed."""
     settings = context.settings
     keep = Keep(settings.keep_events_days, settings.keep_minutes_days, settings.keep_hours_days)
+    clock = Steadiness(_CLOCK_JUMP_S, _CLOCK_TRUSTED_S)
     while any(keep):
         deleted = None
         try:
-            deleted = await to_thread.run_sync(context.store.expire, keep, now_s())
+            if clock.is_given() and not context.writer.trouble:
+                deleted = await to_thread.run_sync(context.store.expire, keep, now_s())
         except Exception:
             _log.exception("deleting what is too old failed")
         if deleted:

@@ -23,6 +23,7 @@ from tallybook import __version__, keys, lock
 from tallybook.clock import now_s
 from tallybook.errors import CommandFailed
 from tallybook.store import files as store_files
+from tallybook.store.commits import acknowledged, path_of
 from tallybook.store.duckdb import FILE_NAME, DuckStore
 from tallybook.store.schema import VERSION
 
@@ -183,10 +184,13 @@ def _copy_all(data: Path, part: Path, holding: Holding, tell: Tell) -> tuple[int
 def _copy_store(data: Path, part: Path, holding: Holding, tell: Tell) -> tuple[int, list[File]]:
     for _ in range(_TRIES):
         with holding():
+            # The number of the last commit acknowledged comes first, so that the store cannot but have it.
+            number = path_of(data / FILE_NAME)
+            files = [_copy(number, part / number.name, number.stat().st_size, tell)] if number.exists() else []
             instant = store_files.instant(data)
             created_at_s = now_s()
             sizes = {FILE_NAME: instant.file_bytes, store_files.LOG_NAME: instant.log_bytes}
-            files = [_copy(data / name, part / name, size, tell) for name, size in sizes.items() if size]
+            files += (_copy(data / name, part / name, size, tell) for name, size in sizes.items() if size)
             if not store_files.is_past(data, instant):
                 return created_at_s, files
         for file in files:
@@ -208,6 +212,8 @@ def _read_back(part: Path, copied: tuple[int, list[File]], tell: Tell) -> Manife
             raise CommandFailed(f"{file.name} does not read back as it was written; do not trust the disk of {part}")
     tell("reading all of it", 0)
     contents = store_files.read_back(part)
+    if contents.commits < (wanted := acknowledged(part / FILE_NAME)):
+        raise CommandFailed(f"the store has {contents.commits} commits, but {wanted} were acknowledged")
     return Manifest(FORMAT, __version__, contents.schema_version, created_at_s, contents.rows, files)
 
 

@@ -20,6 +20,32 @@ _SEQUENCE: Final = "commits"
 _DIGITS: Final = 20
 
 
+def path_of(store: Path) -> Path:
+    """Return where the number is that belongs to a store's file."""
+    return store.with_name(f"{store.name}.commits")
+
+
+def acknowledged(store: Path) -> int:
+    """Return the number of the last commit that was acknowledged of a store, 0 if that is not known."""
+    try:
+        return _number(path_of(store).read_bytes())
+    except FileNotFoundError:
+        return 0
+
+
+def _number(recorded: bytes) -> int:
+    digits = recorded[:_DIGITS]
+    return int(digits) if digits.isdigit() else 0
+
+
+def last_commit(connection: duckdb.DuckDBPyConnection) -> int:
+    """Return the number of the last commit a store has, 0 if it has never had one."""
+    ((found,),) = connection.execute(
+        "SELECT coalesce(max(last_value), 0) FROM duckdb_sequences() WHERE sequence_name = ?", [_SEQUENCE]
+    ).fetchall()
+    return int(found)
+
+
 class Commits:
     """Numbers commits, and knows when some are missing.
 
@@ -32,10 +58,9 @@ class Commits:
 
     def __init__(self, store: Path) -> None:
         self._store = store
-        self._path = store.with_name(f"{store.name}.commits")
+        self._path = path_of(store)
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        recorded = os.pread(self._file, _DIGITS, 0).decode(errors="replace")
-        self._acknowledged = int(recorded) if recorded.isascii() and recorded.isdecimal() else 0
+        self._acknowledged = _number(os.pread(self._file, _DIGITS, 0))
         if self._acknowledged and not store.exists():
             self.close()
             raise StoreUnusable(f"the store {store} is gone; {self._way_out}")
@@ -47,9 +72,7 @@ class Commits:
             StoreUnusable: it lacks commits.
         """
         connection.execute(f"CREATE SEQUENCE IF NOT EXISTS {_SEQUENCE}")
-        ((found,),) = connection.execute(
-            "SELECT coalesce(last_value, 0) FROM duckdb_sequences() WHERE sequence_name = ?", [_SEQUENCE]
-        ).fetchall()
+        found = last_commit(connection)
         if found < self._acknowledged:
             raise StoreUnusable(
                 f"the store {self._store} lacks the last {self._acknowledged - found} of {self._acknowledged} commits "

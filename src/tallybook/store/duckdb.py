@@ -137,9 +137,9 @@ class DuckStore:
     def append(self, batches: Sequence[Batch]) -> list[Outcome]:
         """See `Store.append`."""
         with self._adopting() as adopted, self._committing:
-            self._limit_log()
             self._refuse_full_disk()
             try:
+                self._limit_log()
                 return self._append(batches, adopted)
             except (duckdb.Error, OSError) as error:
                 reason = self._health.judge(error)

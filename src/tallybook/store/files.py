@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 import duckdb
 
 from tallybook.errors import CommandFailed, StoreUnusable
+from tallybook.store.commits import last_commit
 from tallybook.store.duckdb import FILE_NAME
 from tallybook.store.schema import current_version
 
@@ -51,10 +52,12 @@ class Contents(NamedTuple):
     Attributes:
         schema_version: version of its tables.
         rows: how many each table has.
+        commits: number of the last commit in it.
     """
 
     schema_version: int
     rows: dict[str, int]
+    commits: int
 
 
 def instant(directory: Path) -> Instant:
@@ -123,7 +126,7 @@ def read_back(directory: Path) -> Contents:
                 ((rows[table], *_),) = connection.execute(
                     f"SELECT count(*), bit_xor(hash(COLUMNS(*))) FROM {table}"
                 ).fetchall()
-            return Contents(current_version(connection), rows)
+            return Contents(current_version(connection), rows, last_commit(connection))
     except duckdb.Error as error:
         raise StoreUnusable(f"cannot read the store in {directory}: {error}") from error
     finally:

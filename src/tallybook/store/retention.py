@@ -9,6 +9,7 @@ count twice. Reports of levels are no events in this respect. The last one befor
 all there is to tell what was held on a day: they stay.
 """
 
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import duckdb
@@ -115,7 +116,8 @@ def take(connection: duckdb.DuckDBPyConnection, step: Step) -> int:
             ).fetchall()
             deleted += count
     except BaseException:
-        connection.rollback()
+        with suppress(duckdb.Error):  # a failed commit has rolled back already, and a dead engine has nothing to
+            connection.rollback()
         raise
     connection.commit()
     return deleted

@@ -500,6 +500,11 @@ _MAINTAIN: Final[Json] = {
                 "properties": {
                     "object": {"const": "organization.usage.check"},
                     "ok": {"type": "boolean"},
+                    "kept": {
+                        "type": "object",
+                        "description": "Since when single events, sums by minute and by hour are kept; 0: of all time.",
+                        "properties": {"events_s": _INTEGER, "minutes_s": _INTEGER, "hours_s": _INTEGER},
+                    },
                     "differences": {"type": "array", "items": {"type": "object"}},
                 },
             },
@@ -577,7 +582,7 @@ _SCHEMAS: Final[Json] = {
             "until": _INTEGER | {"description": "Last event of it."},
             "quantity": {"type": "number"},
             "quantity_unit": {"type": ["string", "null"]},
-            "events": _INTEGER,
+            "events": {"type": ["integer", "null"], "description": "Null where not all are kept any more."},
         },
     },
     "price": {
