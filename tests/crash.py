@@ -69,6 +69,8 @@ m,audio_transcriptions,seconds,minute,0.00{0}2
 USUAL, OTHER = PRICES.format(1), PRICES.format(2)
 """What the server charges, and what it is told to charge instead for days that are past, again and again."""
 
+BY_LINE_ITEM = CostQuestion(SINCE_S, UNTIL_S, "1d", ("line_item",))
+
 Amounts = dict[tuple[str, int, str], int]
 """Project, day and line item -> 10^-18 dollars."""
 
@@ -84,6 +86,21 @@ class Request:
     unanswered: int = 0
     accepted: int = 0
     """How many of them were counted as new, over all answers: never one twice."""
+
+    def cost(self, prices: str) -> Amounts:
+        """What they cost by a price file. What is in one project has nothing to do with what is in another."""
+        if prices not in self._costs:
+            book = CostBook(prices)
+            assert {book.post(event) for event in self.events} == {"accepted"}
+            self._costs[prices] = {
+                (self.project_id, start_s, dict(dimensions)["line_item"]): amount
+                for start_s, _, results in book.answer(BY_LINE_ITEM, UNTIL_S)
+                for dimensions, amount, _, _ in results
+            }
+        return self._costs[prices]
+
+    def __post_init__(self) -> None:
+        self._costs: dict[str, Amounts] = {}
 
 
 @dataclass(frozen=True)
@@ -347,17 +364,8 @@ def without_cost(event: Event) -> Event:
 
 
 def charged(requests: Sequence[Request], prices: str) -> Amounts:
-    """What requests cost by a price file. No project has anything to do with another."""
-    amounts: Amounts = {}
-    question = CostQuestion(SINCE_S, UNTIL_S, "1d", ("line_item",))
-    for request in requests:
-        book = CostBook(prices)
-        for event in request.events:
-            assert book.post(event) == "accepted"
-        for start_s, _, results in book.answer(question, UNTIL_S):
-            for dimensions, atto, _, _ in results:
-                amounts[request.project_id, start_s, dict(dimensions)["line_item"]] = atto
-    return amounts
+    """What requests cost by a price file."""
+    return {place: amount for request in requests for place, amount in request.cost(prices).items()}
 
 
 def charged_there(api: httpx.Client) -> Amounts:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -326,6 +327,36 @@ def test_a_resent_event_that_crosses_its_deletion_is_never_counted_again() -> No
             sum(row["images"] for bucket in ask(store, Question("images", FIRST, END)) for row in bucket["results"])
             == 6
         )
+
+
+def test_questions_asked_while_it_deletes_are_answered_whole_or_refused() -> None:
+    days = 60
+    end = FIRST + days * DAY_S
+    with opened() as store:
+        post(store, [image(number, FIRST + number * 3_600) for number in range(24 * days)], end)
+        store.fold()
+        store.compact(1, merges_max=1000)
+        wrong: list[int] = []
+        is_done = threading.Event()
+
+        def ask_on() -> None:
+            day_s = FIRST
+            while not is_done.is_set():
+                query = Query(ORGANIZATION, day_s, day_s + DAY_S, 3_600, end)
+                rows = unless_lost(lambda query=query: store.usage(TABLE["images"], query))  # type: ignore[misc]
+                if rows is None:
+                    day_s += DAY_S
+                elif len(rows) != 24:
+                    wrong.append(len(rows))
+
+        threads = [threading.Thread(target=ask_on) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        expire(store, Keep(1, 1, 1), end - 1)
+        is_done.set()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
 
 
 def test_old_events_of_a_large_body_are_refused_one_by_one() -> None:

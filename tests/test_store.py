@@ -179,6 +179,20 @@ def test_sums_beyond_64_bits_are_exact(store: DuckStore) -> None:
     assert store.check(None) == []
 
 
+def test_a_slow_reader_does_not_keep_the_log_from_being_written(store: DuckStore, tmp_path: Path) -> None:
+    """An export lasts as long as its client likes."""
+    with store._snapshot() as reader:
+        assert reader("SELECT count(*) FROM events", {}) == [(0,)]
+        for number in range(20):
+            post(store, image(number))
+            store.fold()
+        store._checkpoint()
+        log = tmp_path / f"{FILE_NAME}.wal"
+        assert not log.exists() or log.stat().st_size < 1000
+        assert reader("SELECT count(*) FROM events", {}) == [(0,)]
+    assert store.check(None) == []
+
+
 def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     DuckStore(tmp_path, MEMORY).close()
     with duckdb.connect(str(tmp_path / FILE_NAME)) as connection:

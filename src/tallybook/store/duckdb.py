@@ -506,11 +506,15 @@ class DuckStore:
 
     def _reopen(self) -> None:
         """Open a new engine in place of a dead one. What is on disk is the truth, whatever callers were told."""
-        self._no_checkpoint_until = time.monotonic() + _RETRY_CHECKPOINT_S
+        lacks_memory = self._health.reason is Reason.OUT_OF_MEMORY
+        if not lacks_memory:
+            self._no_checkpoint_until = time.monotonic() + _RETRY_CHECKPOINT_S
         self._connections.reopen()
         self._load(self._rater.book)
         self._log_bytes_max = 0
         self._limit_log()
+        if lacks_memory:
+            self._writer.execute("CHECKPOINT")  # what the log holds is in memory, too
         self._health.revive()
 
     def _refuse_full_disk(self) -> None:

@@ -12,6 +12,7 @@ from tallybook.errors import Reason
 
 _DEAD: Final = "database has been invalidated"
 """The engine says so of itself after an error it cannot go on from, such as a checkpoint that failed half way."""
+_COMMITTING: Final = "Failed to commit"
 _SPILL: Final = "/spill/"
 
 
@@ -34,7 +35,10 @@ _SIGNS: Final = (
     (Reason.DISK_FULL, _said(errno.ENOSPC, errno.EDQUOT, errno.EFBIG)),
     (Reason.READ_ONLY, _said(errno.EROFS, errno.EACCES, errno.EPERM)),
     (Reason.OUT_OF_FILES, _said(errno.EMFILE, errno.ENFILE)),
-    (Reason.OUT_OF_MEMORY, ("Out of Memory Error", *_said(errno.ENOMEM))),
+    (
+        Reason.OUT_OF_MEMORY,
+        ("Out of Memory Error", "could not allocate", "failed to allocate", "failed to pin", *_said(errno.ENOMEM)),
+    ),
     (Reason.IO_ERROR, (*_said(errno.EIO), "fsync failed", "IO Error")),
     (Reason.STORE_FAILED, (_DEAD, "FATAL Error")),
 )
@@ -63,11 +67,17 @@ class Health:
     def judge(self, error: Exception) -> Reason | None:
         """Find out what an error says of the engine; return what it comes from.
 
-        Memory that one statement lacks, and room that a question lacks to spill into, are no fault of the engine's.
+        Memory that one statement lacks, and room that a question lacks to spill into, are no fault of the engine's. But
+        a commit that memory does not suffice for leaves more values in some columns than in others (DuckDB 2.0): what
+        is added after them goes wrong without a word. Such an engine must not live on.
         """
         problem = str(error)
         reason = diagnose(problem)
-        is_dead = _DEAD in problem or problem.startswith("FATAL Error")
+        is_dead = (
+            _DEAD in problem
+            or problem.startswith("FATAL Error")
+            or (reason is Reason.OUT_OF_MEMORY and _COMMITTING in problem)
+        )
         if reason is not None and (is_dead or (reason is not Reason.OUT_OF_MEMORY and _SPILL not in problem)):
             self.fail(reason, problem, is_dead=is_dead)
         return reason

@@ -98,7 +98,8 @@ def fold(connection: duckdb.DuckDBPyConnection, lot: int) -> tuple[int, set[int]
         How many events, and the days they are of, Unix seconds.
     """
     new = "lot > $mark AND lot <= $lot"
-    values = {"mark": folded(connection).lot, "lot": lot}
+    before = folded(connection)
+    values = {"mark": before.lot, "lot": lot}
     add(connection, new, values)
     rows = connection.execute(
         f"""SELECT count(*), epoch_ms(date_trunc('day', "timestamp")) // 1000, max("timestamp")
@@ -106,7 +107,12 @@ def fold(connection: duckdb.DuckDBPyConnection, lot: int) -> tuple[int, set[int]
         values,
     ).fetchall()
     latest = max((instant for _, _, instant in rows), default=None)
-    connection.execute("UPDATE rolled_up SET lot = ?, latest = greatest(latest, ?)", [lot, latest])
+    # Not an update: while anybody reads what was before one, the engine cannot write its main file, and its log grows.
+    connection.execute("DELETE FROM rolled_up")
+    connection.execute(
+        "INSERT INTO rolled_up SELECT ?, greatest(make_timestamp(?::BIGINT), ?::TIMESTAMP)",
+        [lot, before.latest_ms * 1000, latest],
+    )
     return sum(count for count, _, _ in rows), {day_s for _, day_s, _ in rows}
 
 
