@@ -75,8 +75,9 @@ class KeyStore:
 
     Args:
         directory: the data directory; it must exist.
-        later: calls a function before anything is done for a request that is not here yet. With it the file is looked
-            at once for all requests that are here, which else would take a tenth of the time of each.
+        later: calls a function, after what is under way and before any request that is yet to come. Given it, the store
+            asks for changes of the file once for all requests that are here, and not for each, which would take a
+            tenth of its time.
 
     Raises:
         StoreUnusable: the file is damaged.

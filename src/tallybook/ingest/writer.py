@@ -182,20 +182,28 @@ class Writer:
                 outcomes = self._store.append([waiting.batch for waiting in batches])
         except NotReady as error:
             self._metrics.count_failure(error.reason)
-            _tell(batches, [NotReady(error.reason) for _ in batches])
+            if error.reason is Reason.OUT_OF_MEMORY:
+                self._store.recover()  # less at once may fit
+            if self._store.trouble or len(batches) == 1:
+                _tell(batches, [NotReady(error.reason) for _ in batches])
+            else:
+                self._commit_each(batches)
             return
         except Exception as error:
             self._metrics.count_failure(None)
             if len(batches) > 1:
-                # One batch may be what the engine cannot take; the others shall not fail with it.
-                for waiting in batches:
-                    self._commit([waiting])
+                self._commit_each(batches)
                 return
             _log.exception("commit failed")
             _tell(batches, [error])
             self._store.recover()  # or is it that it can take none?
             return
         _tell(batches, outcomes)
+
+    def _commit_each(self, batches: Sequence[_Waiting]) -> None:
+        """One batch may be what the engine cannot take; the others shall not fail with it."""
+        for waiting in batches:
+            self._commit([waiting])
 
     def _add_queue_bytes(self, size_bytes: int) -> None:
         self._queue_bytes += size_bytes

@@ -53,14 +53,14 @@ class Connections:
             NotReady: the engine is being closed, or opened anew.
         """
         with self._changed:
-            if self._refusal:
-                raise NotReady(self._refusal)
+            if self._refusal or self._health.is_dead:
+                raise NotReady(self._refusal or self._health.reason or Reason.STORE_FAILED)
             connection = self._idle.pop() if self._idle else self.new()
             self._lent.append(connection)
         try:
             yield connection
         except duckdb.Error as error:
-            self._health.judge(error)
+            self.judge(error)
             raise
         finally:
             with self._changed:
@@ -68,6 +68,13 @@ class Connections:
                     self._lent.remove(connection)
                     self._idle.append(connection)
                     self._changed.notify_all()
+
+    def judge(self, error: Exception) -> Reason | None:
+        """Find out what an error says of the engine, see `Health.judge`; nothing goes on in one that is dead."""
+        reason = self._health.judge(error)
+        if self._health.is_dead:
+            self._interrupt()
+        return reason
 
     @contextmanager
     def stream(self, sql: str, values: dict[str, object], rows: int) -> Iterator[Iterator[pa.RecordBatch]]:
@@ -109,8 +116,7 @@ class Connections:
         """
         with self._changed:
             self._refusal = reason
-            for connection in self._lent:
-                connection.interrupt()
+        self._interrupt()
         for stream in list(self._streams):
             stream.close()
         with self._changed:
@@ -119,6 +125,11 @@ class Connections:
             # The engine lives as long as anything of it is in use, and would be found again instead of a new one.
             if not self._changed.wait_for(lambda: not self._lent, _RETURN_S_MAX):
                 raise NotReady(reason)
+
+    def _interrupt(self) -> None:
+        with self._changed:
+            for connection in self._lent:
+                connection.interrupt()
 
     def close(self) -> None:
         """Close all connections, after `recall`, and so the engine."""

@@ -137,12 +137,14 @@ class DuckStore:
     def append(self, batches: Sequence[Batch]) -> list[Outcome]:
         """See `Store.append`."""
         with self._adopting() as adopted, self._committing:
+            if self._health.reason:
+                raise NotReady(self._health.reason)
             self._refuse_full_disk()
             try:
                 self._limit_log()
                 return self._append(batches, adopted)
             except (duckdb.Error, OSError) as error:
-                reason = self._health.judge(error)
+                reason = self._connections.judge(error)
                 if self._health.reason:
                     raise NotReady(self._health.reason) from error
                 raise _not_written(reason) from error
@@ -484,7 +486,7 @@ class DuckStore:
                 self._refuse_full_disk()
                 self._try_to_commit()
             except (duckdb.Error, OSError) as error:
-                self._health.fail(self._health.judge(error) or Reason.STORE_FAILED, str(error))
+                self._health.fail(self._connections.judge(error) or Reason.STORE_FAILED, str(error))
             except StoreUnusable as error:
                 self._health.fail(Reason.STORE_DAMAGED, str(error))
             except NotReady:
