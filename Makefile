@@ -23,7 +23,7 @@ demo: $(READY) ## 30 days of made-up traffic, the server, a key, a first query
 	$(BIN)/tallybook demo
 
 test: $(READY) browser lint ## everything: format, lint, types, import rules, and all tests
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## format, lint, types and import rules
 	$(BIN)/ruff format --check .
