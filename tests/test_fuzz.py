@@ -214,3 +214,7 @@ def test_the_fuzzer_runs_every_target() -> None:
     for target in TARGETS.values():
         for data in (b"", b"\n", FIRST, FIRST + b"\n" + FIRST, b"\x00start_time=0", b"\xff" * 60):
             target(data)
+
+
+def test_a_cursor_that_differs_in_bits_that_do_not_count_is_damaged() -> None:
+    cursor_holds(b"questionAQAAAAAAAAAAAAAAAGr9hsDjbl9gsf5IXBT2L1sQMa8S=")
