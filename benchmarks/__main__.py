@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import cyclopts
 from rich.console import Console
 
-from benchmarks import costs, filling, gateway, ingest, mixed, pages, postgres, posts, start, usage
+from benchmarks import costs, filling, gateway, ingest, mixed, pages, postgres, posts, sources, start, usage
 from benchmarks.effort import FULL, QUICK, Effort
 from benchmarks.report import markdown, show
 from benchmarks.results import Result, Run, facts, load, merge, save
@@ -24,6 +24,7 @@ PAGE: Final = Path(__file__).with_name("RESULTS.md")
 NEW_STORES: Final[Mapping[str, Callable[[Path, Effort], Iterator[Result]]]] = {
     "bulk": ingest.measure,
     "rated": ingest.measure_rated,
+    "sources": sources.measure,
     "compared": gateway.measure,
 }
 """Sections with stores of their own."""
@@ -53,7 +54,8 @@ def main(
 
     Args:
         quick: Less than a minute, to see that the benchmarks work; its numbers mean nothing and are not kept.
-        only: Sections, separated by commas: bulk, rated, compared, fill, disk, pages, costs, posts, mixed, start.
+        only: Sections, separated by commas: bulk, rated, sources, compared, fill, disk, pages, costs, posts, mixed,
+            start.
         events: Sizes of the stores that are filled, separated by commas. Default: 1000000,10000000.
         keep: Where filled stores stay. One that is there already is used and left as it is.
         directory: Where to put everything else meanwhile. Default: the system's temporary directory.

@@ -12,6 +12,7 @@ class Effort:
         sizes: events of the stores that are filled, unless others are asked for.
         body_sizes: events in a bulk body.
         bulk_events: events sent at once to a new store.
+        source_records: records sent to a new store in each dialect.
         turns: how often what has no natural repetition is done.
         load_s: how long a load lasts.
         posts_per_s: single posts at a pace.
@@ -28,6 +29,7 @@ class Effort:
     sizes: tuple[int, ...]
     body_sizes: tuple[int, ...]
     bulk_events: int
+    source_records: int
     turns: int
     load_s: float
     posts_per_s: int
@@ -45,6 +47,7 @@ FULL: Final = Effort(
     sizes=(1_000_000, 10_000_000),
     body_sizes=(5_000, 10_000, 20_000),
     bulk_events=1_000_000,
+    source_records=102_400,
     turns=3,
     load_s=20,
     posts_per_s=2_000,  # half of what one server shall take
@@ -61,6 +64,7 @@ QUICK: Final = Effort(
     sizes=(20_000,),
     body_sizes=(5_000,),
     bulk_events=10_000,
+    source_records=2_048,
     turns=1,
     load_s=2,
     posts_per_s=100,

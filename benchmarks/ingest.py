@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -17,7 +17,7 @@ from benchmarks.effort import Effort
 from benchmarks.events import bodies
 from benchmarks.load import POSTS_PATH
 from benchmarks.results import Result
-from benchmarks.server import connected, running
+from benchmarks.server import Client, connected, running
 from benchmarks.times import Turns
 from tallybook.clock import now_s
 from tallybook.store.duckdb import FILE_NAME
@@ -74,13 +74,25 @@ def _bodies(events: int, events_in_body: int) -> Sequence[bytes]:
     return list(bodies(events, events_in_body, (end_s - HISTORY_S) * 1000, end_s * 1000))
 
 
-def fill_warm(server: Server, bodies: Iterator[bytes]) -> float:
+Post = Callable[[Client, bytes], int]
+"""Sends a body and returns how many events were accepted, which must be all."""
+
+
+def post_events(client: Client, body: bytes) -> int:
+    """Send events as NDJSON."""
+    receipt = msgspec.json.decode(client.ask("POST", POSTS_PATH, body))
+    if receipt["accepted"] != body.count(b"\n") + 1:
+        raise RuntimeError(f"not every event was accepted: {receipt}")
+    return int(receipt["accepted"])
+
+
+def fill_warm(server: Server, bodies: Iterator[bytes], post: Post = post_events) -> float:
     """Send the first body beforehand: no server that has run for a while still has to read the price list."""
-    fill(server, islice(bodies, 1))
-    return fill(server, bodies)
+    fill(server, islice(bodies, 1), post)
+    return fill(server, bodies, post)
 
 
-def fill(server: Server, bodies: Iterator[bytes]) -> float:
+def fill(server: Server, bodies: Iterator[bytes], post: Post = post_events) -> float:
     """Send bodies over several connections, every event new; return events acknowledged in a second."""
     turn = threading.Lock()
 
@@ -92,10 +104,7 @@ def fill(server: Server, bodies: Iterator[bytes]) -> float:
                     body = next(bodies, None)
                 if body is None:
                     return accepted
-                receipt = msgspec.json.decode(client.ask("POST", POSTS_PATH, body))
-                if receipt["accepted"] != body.count(b"\n") + 1:
-                    raise RuntimeError(f"not every event was accepted: {receipt}")
-                accepted += receipt["accepted"]
+                accepted += post(client, body)
 
     started = time.perf_counter()
     with ThreadPoolExecutor(CONNECTIONS) as pool:

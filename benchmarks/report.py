@@ -18,6 +18,8 @@ and server share the machine's cores. Times are as a client sees them, over HTTP
 - Bulk and filling: every event is new, priced, and acknowledged after its commit; 4 connections. The reference
   inserts the same rows, ready-made as Arrow tables, into a fresh DuckDB file, in batches of the same size, and does
   nothing else.
+- Sources: the same calls of models as plain events, as spans and as records of LiteLLM, 12 KiB each, 512 a body as
+  these senders have it; 4 connections. What is acknowledged must be in the next page.
 - Pages: asked one after the other on one connection, the numbers are medians. The reference is the same question in
   SQL over the raw events, in the process that asks. A page must say exactly what that SQL says, or the run fails.
 - Single posts at a pace, and mixed: requests are due at fixed instants, whether or not earlier ones are answered, and

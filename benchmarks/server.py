@@ -23,9 +23,10 @@ class Client:
         self._http = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=TIMEOUT_S)
         self._headers = {"authorization": f"Bearer {server.admin_key}"}
 
-    def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+    def ask(self, method: str, path: str, body: bytes | None = None, content_type: str | None = None) -> bytes:
         """Return the body of an answer that must be 200."""
-        self._http.request(method, path, body, self._headers)
+        headers = self._headers | ({"content-type": content_type} if content_type else {})
+        self._http.request(method, path, body, headers)
         response = self._http.getresponse()
         answer = response.read()
         if response.status != 200:

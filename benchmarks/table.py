@@ -9,6 +9,7 @@ M: Final = 1_000_000
 SECTIONS: Final = {
     "bulk": "bulk bodies into a new store, beside DuckDB's own insert",
     "rated": "bulk bodies with and without prices",
+    "sources": "the same calls as spans and as a gateway's records, beside plain events",
     "compared": "the same events into PostgreSQL as gateways do it, and its pages",
     "fill": "the store of each size is filled; done anyway if there is none yet, then not reported",
     "disk": "bytes an event",
@@ -71,6 +72,7 @@ TURNS: Final = ("least", "most")
 WAITS: Final = ("p50", "p99")
 LATER: Final = ("in the end", "most")
 RAW: Final = "DuckDB inserts the same rows"
+PLAIN: Final = "plain events"
 SQL: Final = "SQL over the raw events"
 
 PAGE_GOALS: Final[Mapping[str, Goal]] = {
@@ -87,6 +89,14 @@ BENCHMARKS: Final = (
         for size in ("5,000", "10,000", "20,000")
     ),
     Benchmark("bulk, rated", "rated", "events/s", TURNS, "no prices"),
+    *(
+        Benchmark(f"sources, {dialect}", "sources", f"{items}/s", TURNS, PLAIN, goal)
+        for dialect, items, goal in (
+            ("OTLP in protobuf", "spans", Goal(20_000)),
+            ("OTLP in JSON", "spans", Goal(20_000)),
+            ("LiteLLM", "records", NONE),
+        )
+    ),
     *(
         Benchmark(f"bulk, beside PostgreSQL: {way}", "compared", "events/s", TURNS, "PostgreSQL", goal)
         for way, goal in (

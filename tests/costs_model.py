@@ -182,7 +182,10 @@ class PriceList:
         # A row without a condition holds for what no row with the condition covers.
         most = max((len(price.conditions) for price in found), default=0)
         found = [price for price in found if len(price.conditions) == most]
-        found = [price for price in found if price.above is None or facts.get("input_tokens", 0) > price.above]
+        # An event may stand for several requests: their mean counts, and none where their number is not known.
+        requests = facts.get("num_model_requests", 1)
+        length = Fraction(facts.get("input_tokens", 0), requests) if requests else 0
+        found = [price for price in found if price.above is None or length > price.above]
         return max(found, key=lambda price: -1 if price.above is None else price.above, default=None)
 
     def storage(self, ms: int) -> Price | None:

@@ -122,7 +122,7 @@ def test_each_file_format_is_imported(name: str, tmp_path: Path, served: tuple[s
         path.write_bytes(plain)
     run("import", path, *served)
     (again,) = [line for line in run("import", path, *served).splitlines() if "3" in line]
-    assert [cell.strip() for cell in again.strip("│").split("│")] == ["0", "3", "0", "0"]
+    assert [cell.strip() for cell in again.strip("│").split("│")] == ["0", "3", "0", "0", "0"]
 
 
 def test_rows_without_id_get_one_from_file_and_row(tmp_path: Path, served: tuple[str, ...]) -> None:

@@ -28,6 +28,8 @@ COMMANDS = (
     "export costs",
     "export usage",
     "import",
+    "sync",
+    "reconcile",
     "quarantine list",
     "quarantine replay",
     "quarantine drop",

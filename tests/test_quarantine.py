@@ -55,7 +55,7 @@ def test_a_rejected_event_is_kept_as_it_came_with_its_faults(api: httpx.Client) 
     event = {"zzz": [{"deep": None}, 1.5], **BAD, "model": "", "id": "1"}
     (entry_id,) = reject(api, event)
     (entry,) = entries(api)
-    assert set(entry) == {"object", "id", "created_at", "event", "faults"}
+    assert set(entry) == {"object", "id", "created_at", "source", "event", "faults"}
     assert (entry["object"], entry["id"]) == ("organization.usage.quarantined_event", entry_id)
     assert isinstance(entry["created_at"], int)
     assert list(entry["event"].items()) == list(event.items()), "in the order of its fields, too"

@@ -17,7 +17,7 @@ from tallybook import logs
 from tallybook.errors import MethodNotAllowed, NotFound, RequestError, Unavailable
 from tallybook.event import nearest
 from tallybook.kinds import KINDS
-from tallybook.routes.context import Context, answer
+from tallybook.routes.context import REFUSE, Context, Refuse, answer
 from tallybook.wire.headers import NOTHING_LOADED, SECURITY_HEADERS
 
 _REQUEST_ID: Final = re.compile(rb"(?!sk-)[A-Za-z0-9_.:-]{1,128}")
@@ -108,9 +108,10 @@ class Api:
 
     def _explain(self, request: Request, error: Exception) -> Response:
         """Return the answer to a request that failed."""
+        refuse: Refuse = request.scope.get(REFUSE, _refusal)
         if isinstance(error, RequestError):
             _let_go(error)
-            return _refusal(error)
+            return refuse(error)
         if isinstance(error, ClientDisconnect):
             return Response(status_code=499)  # nobody reads it, but the log and the counters do
         if isinstance(error, HTTPException):
@@ -118,7 +119,8 @@ class Api:
         _log.exception("request failed", exc_info=error)
         failure = RequestError("The server failed to answer; its log has the cause under this x-request-id.")
         failure.type = "server_error"
-        return answer(failure.envelope(), 500)
+        failure.status = 500
+        return refuse(failure)
 
     def _http_error(self, request: Request, error: HTTPException) -> Response:
         path = request.url.path[:256]

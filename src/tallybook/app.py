@@ -18,9 +18,10 @@ from tallybook.keys import KeyStore
 from tallybook.lock import is_backed_up
 from tallybook.metrics import Metrics
 from tallybook.prices.current import CurrentPrices
-from tallybook.routes import costs, events, exports, maintain, operate, quarantine, usage
+from tallybook.routes import costs, events, exports, maintain, operate, otlp, quarantine, reconciliation, usage
 from tallybook.routes import keys as keys_routes
 from tallybook.routes.context import Context, Incoming
+from tallybook.sources.record import Options
 from tallybook.store.duckdb import DuckStore
 from tallybook.store.protocol import Keep
 
@@ -40,13 +41,17 @@ _CLOCK_JUMP_S: Final = 3_600
 _CLOCK_TRUSTED_S: Final = 86_400
 """After a jump of the clock nothing is deleted for a day: time to notice that it is wrong."""
 _EXPORTS_MAX: Final = 2
+_RECONCILE_EVERY_S: Final = 600
+"""What is recorded late moves the difference; what is read of a provider is compared at once."""
 _LOOK_AT_PRICES_S: Final = 5
 _LOOK_AT_BACKUP_S: Final = 1
 _ROUTES: Final = (
     *usage.routes,
     *costs.routes,
     *exports.routes,
+    *reconciliation.routes,
     *events.routes,
+    *otlp.routes,
     *quarantine.routes,
     *maintain.routes,
     *keys_routes.routes,
@@ -98,6 +103,7 @@ def opened(settings: Settings) -> Iterator[Api]:
                 scans=CapacityLimiter(1),
                 exports=CapacityLimiter(_EXPORTS_MAX),
                 prices=prices,
+                options=_options(settings),
             ),
             _lifespan,
         )
@@ -107,11 +113,31 @@ def opened(settings: Settings) -> Iterator[Api]:
         keys.close()
 
 
+def _options(settings: Settings) -> Options:
+    """Return what the operator says of sources."""
+    attributes = {
+        "project_id": settings.otlp_project_attributes,
+        "user_id": settings.otlp_user_attributes,
+        "api_key_id": settings.otlp_key_attributes,
+    }
+    named = {
+        field: tuple(name.strip() for name in names.split(",") if name.strip()) for field, names in attributes.items()
+    }
+    return Options(takes_costs=settings.reported_costs, attributes=named)
+
+
 @asynccontextmanager
 async def _lifespan(api: Api) -> AsyncIterator[None]:
     chores = [
         asyncio.create_task(chore(api.context))
-        for chore in (_fold_now_and_then, _compact_now_and_then, _expire_now_and_then, _watch_prices, _let_go)
+        for chore in (
+            _fold_now_and_then,
+            _compact_now_and_then,
+            _expire_now_and_then,
+            _reconcile_now_and_then,
+            _watch_prices,
+            _let_go,
+        )
     ]
     yield
     for chore in chores:
@@ -149,6 +175,22 @@ async def _let_go(context: Context) -> None:
             await to_thread.run_sync(context.store.release)
         except Exception:
             _log.exception("the store's file is still held for a backup that has ended")
+
+
+async def _reconcile_now_and_then(context: Context) -> None:
+    """Keep the metrics of reconciliation as they are now, beginning with the start."""
+
+    def judge_all() -> None:
+        for organization_id, provider in context.store.books():
+            reconciliation.judge(context, organization_id, provider, now_s())
+
+    while True:
+        try:
+            await to_thread.run_sync(judge_all)
+        except Exception:
+            if not context.writer.trouble:  # what that is has been logged
+                _log.exception("reconciliation failed; its metrics are as of before")
+        await asyncio.sleep(_RECONCILE_EVERY_S)
 
 
 async def _fold_now_and_then(context: Context) -> None:

@@ -73,7 +73,21 @@ class Settings:
     """Price file with the operator's own prices, discounts and mark-ups. Noticed when it changes."""
     list_prices: bool = True
     """Price what the price file does not name at its provider's public list price."""
+    reported_costs: bool = False
+    """Take what gateways and traces say a call cost, instead of pricing it."""
+    otlp_project_attributes: str = "tallybook.project_id,service.name"
+    """Attributes of spans, or of who sends them, that name the project: the first that is there counts."""
+    otlp_user_attributes: str = (
+        "tallybook.user_id,user.id,enduser.id,gen_ai.user,llm.user,traceloop.association.properties.user_id"
+    )
+    """Attributes that name the user, likewise."""
+    otlp_key_attributes: str = "tallybook.api_key_id"
+    """Attributes that name the API key, likewise. An id, never a key itself."""
     line_item_names: Literal["words", "fields"] = "words"
     """How line items of costs are named: "gpt-4o, input" (words), or "gpt-4o, input_tokens" (fields)."""
+    reconcile_percent_max: Annotated[float, _between(0, 1_000_000)] = 1.0
+    """Percent by which what was recorded may differ from what a provider charged before doctor and metrics warn."""
+    reconcile_usd_max: Annotated[float, _between(0, 10**12)] = 1.0
+    """US dollars by which it may differ; only what is beyond both, over the last seven settled days, is warned of."""
     stop_s_max: Annotated[int, _between(0, 3_600)] = 30
     """Seconds that open requests have to end when the server stops."""

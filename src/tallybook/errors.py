@@ -10,6 +10,7 @@ TallybookError
 │   ├── RequestTooSlow      408
 │   ├── BodyTooLarge        413
 │   ├── UnsupportedEncoding 415
+│   ├── UnsupportedMediaType 415
 │   ├── HeadTooLarge        431
 │   ├── Busy                429, with Retry-After
 │   └── Unavailable         503, with Retry-After
@@ -150,6 +151,12 @@ class BodyTooLarge(RequestError):
 
 class UnsupportedEncoding(RequestError):
     """A Content-Encoding other than those the server can unpack."""
+
+    status = 415
+
+
+class UnsupportedMediaType(RequestError):
+    """A Content-Type other than those the endpoint reads."""
 
     status = 415
 

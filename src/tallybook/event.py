@@ -165,7 +165,8 @@ def shape_of(event_type: type[msgspec.Struct]) -> Shape:
 
 Event = Union[tuple(_SHAPES)]  # type: ignore[valid-type]  # noqa: UP007  one type a row of the table
 
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""A character that no text of an event may hold."""
 
 
 def record(event: msgspec.Struct, now_ms: int, *, received_ms: int | None = None, check_text: bool = True) -> Record:
@@ -210,7 +211,7 @@ def _faults(event: msgspec.Struct, shape: Shape, values: Values, now_ms: int) ->
         try:
             timestamp_to_ms(values[1], now_ms)
         except ValueError as error:
-            faults.append(Fault("timestamp", _shorten(values[1]), str(error)))
+            faults.append(Fault("timestamp", shorten(values[1]), str(error)))
     names = event.__struct_fields__
     faults += (
         Fault(names[position], None, f"{names[position]} is missing; every {shape.kind.name} event needs it")
@@ -246,7 +247,7 @@ def timestamp_to_ms(value: float | str, now_ms: int) -> int:
         ValueError: with the value, the limits and the remedy.
     """
     if isinstance(value, str):
-        instant_ms = _rfc3339_to_ms(value)
+        instant_ms = rfc3339_to_ms(value)
     elif isinstance(value, int):
         instant_ms = value * 1000
     elif abs(value) <= COUNT_MAX:
@@ -259,7 +260,7 @@ def timestamp_to_ms(value: float | str, now_ms: int) -> int:
     if isinstance(value, int | float) and TIMESTAMP_MIN_MS <= value <= now_ms + AHEAD_MAX_MS:
         raise ValueError(f"timestamp {value} looks like milliseconds; give seconds: {value / 1000}")
     raise ValueError(
-        f"timestamp {_shorten(value)} is out of range: accepted are 2015-01-01T00:00:00Z to one hour ahead of the "
+        f"timestamp {shorten(value)} is out of range: accepted are 2015-01-01T00:00:00Z to one hour ahead of the "
         f"server, {rfc3339(now_ms + AHEAD_MAX_MS)}; check the producer's clock and unit (seconds)"
     )
 
@@ -267,7 +268,8 @@ def timestamp_to_ms(value: float | str, now_ms: int) -> int:
 _RFC3339: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,12})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
-def _rfc3339_to_ms(text: str) -> int:
+def rfc3339_to_ms(text: str) -> int:
+    """Return Unix milliseconds of an instant in RFC 3339 with an offset; raises ValueError."""
     if not _RFC3339.fullmatch(text):
         raise ValueError(
             f"timestamp {text[:64]!r} is not RFC 3339 with an offset; write it like 2026-01-31T09:30:00.250Z"
@@ -304,12 +306,12 @@ def _text_faults(event: msgspec.Struct) -> list[Fault]:
     return [
         Fault(name, value, f"{name} holds a control character ({_control_name(value)}); remove it")
         for name in event.__struct_fields__
-        if isinstance(value := getattr(event, name), str) and _CONTROL.search(value)
+        if isinstance(value := getattr(event, name), str) and CONTROL.search(value)
     ]
 
 
 def _control_name(value: str) -> str:
-    found = _CONTROL.search(value)
+    found = CONTROL.search(value)
     return f"U+{ord(found.group()):04X}" if found else "none"
 
 
@@ -324,14 +326,14 @@ def explain(item: object, problem: str) -> list[Fault]:
         At least one fault.
     """
     if not isinstance(item, dict):
-        return [Fault(None, _shorten(item), "an event is a JSON object with at least a kind")]
+        return [Fault(None, shorten(item), "an event is a JSON object with at least a kind")]
     name = item.get("kind")
     kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
         known = ", ".join(KINDS)
         if "kind" not in item:
             return [Fault("kind", None, f"kind is missing; it is one of {known}")]
-        return [Fault("kind", _shorten(name), f"unknown kind{nearest(name, KINDS)}; it is one of {known}")]
+        return [Fault("kind", shorten(name), f"unknown kind{nearest(name, KINDS)}; it is one of {known}")]
     allowed = ("kind", "id", "timestamp", *kind.dimensions, *kind.measures, "cost")
     faults: list[Fault] = []
     for field, value in item.items():
@@ -340,9 +342,9 @@ def explain(item: object, problem: str) -> list[Fault]:
         if field not in allowed:
             shown = _encodable(field[:TEXT_MAX])
             message = f"{kind.name} events have no {shown}{nearest(field, allowed)}; leave it out"
-            faults.append(Fault(shown, _shorten(value), message))
+            faults.append(Fault(shown, shorten(value), message))
         elif problem_here := _field_problem(field, value, kind):
-            faults.append(Fault(field, _shorten(value), f"{field} {problem_here}"))
+            faults.append(Fault(field, shorten(value), f"{field} {problem_here}"))
     return faults or [Fault(None, None, problem)]
 
 
@@ -401,8 +403,8 @@ def _encodable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _shorten(value: object) -> object:
-    """A value fit for an answer: what is long or deep is cut to its beginning."""
+def shorten(value: object) -> object:
+    """Return a value fit for an answer: what is long or deep is cut to its beginning."""
     if isinstance(value, int | bool | float) or value is None:
         return value if not isinstance(value, int) or abs(value) <= COUNT_MAX else str(value)[:64]
     text = _encodable(value) if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -1,5 +1,7 @@
 """What Prometheus can ask. One registry an app, so that two apps in a process do not mix."""
 
+from contextlib import suppress
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from tallybook.errors import Reason
@@ -86,6 +88,26 @@ class Metrics:
         self.compacted_rows = Counter(
             "tallybook_compacted_rows", "Rollup rows saved by compaction.", registry=self.registry
         )
+        self.reconciliation_ratio = Gauge(
+            "tallybook_reconciliation_difference_ratio",
+            "What was recorded less what the provider charged, as a share of that, over the last settled days; of the "
+            "organization where it is largest.",
+            ["provider"],
+            registry=self.registry,
+        )
+        self.reconciliations_beyond = Gauge(
+            "tallybook_reconciliations_beyond",
+            "Organizations for which that difference is beyond the settings.",
+            ["provider"],
+            registry=self.registry,
+        )
+        self.reconciliation_read_s = Gauge(
+            "tallybook_reconciliation_read_timestamp_seconds",
+            "When the provider was last read, of the organization where that is longest ago.",
+            ["provider"],
+            registry=self.registry,
+        )
+        self._verdicts: dict[tuple[str, str], tuple[float | None, bool, int]] = {}
 
     def count_failure(self, reason: Reason | None) -> None:
         """Count a commit that could not be written."""
@@ -112,6 +134,25 @@ class Metrics:
         if rejected:
             self._count_events("unknown", "rejected", rejected)
 
+    def note_reconciliation(
+        self, organization_id: str, provider: str, *, ratio: float | None, is_beyond: bool, read_at_s: int
+    ) -> None:
+        """Note how far both books are apart: no organization is told apart, so the worst of all counts."""
+        self._verdicts[organization_id, provider] = (ratio, is_beyond, read_at_s)
+        self._show_reconciliations(provider)
+
+    def forget_reconciliation(self, organization_id: str, provider: str) -> None:
+        """Note that there is no book of a provider any more."""
+        self._verdicts.pop((organization_id, provider), None)
+        self._show_reconciliations(provider)
+
+    def _show_reconciliations(self, provider: str) -> None:
+        found = [verdict for (_, name), verdict in list(self._verdicts.items()) if name == provider]
+        ratios = [ratio for ratio, _, _ in found if ratio is not None]
+        _show(self.reconciliation_ratio, provider, max(ratios, key=abs, default=None))
+        _show(self.reconciliations_beyond, provider, sum(is_beyond for _, is_beyond, _ in found) if found else None)
+        _show(self.reconciliation_read_s, provider, min((read_at_s for _, _, read_at_s in found), default=None))
+
     def _count_events(self, kind: str, outcome: str, number: int) -> None:
         labels = (kind, outcome)
         counter = self._events.get(labels)
@@ -122,3 +163,12 @@ class Metrics:
     def render(self) -> bytes:
         """Return all measurements in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+def _show(gauge: Gauge, provider: str, value: float | None) -> None:
+    """Set a provider's value; without one it is not shown at all."""
+    if value is None:
+        with suppress(KeyError):  # it was not shown before
+            gauge.remove(provider)
+    else:
+        gauge.labels(provider).set(value)

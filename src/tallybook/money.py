@@ -8,8 +8,12 @@ SCALE: Final = 18
 UNIT: Final = 10**SCALE
 CURRENCY: Final = "usd"
 
-_WIDE: Final = Context(prec=200)
+WIDE: Final = Context(prec=200)
 """More digits than any amount has: nothing is rounded by accident."""
+DIGITS_MAX: Final = 60
+"""Decimals that amounts of others may have; 35 have been seen."""
+_WHOLE_DIGITS_MAX: Final = 18
+_MILLIONTH: Final = Decimal("0.000001")
 
 
 def to_units(value: Decimal) -> int:
@@ -18,7 +22,7 @@ def to_units(value: Decimal) -> int:
     Raises:
         ValueError: it has more than 18 decimals.
     """
-    with localcontext(_WIDE):
+    with localcontext(WIDE):
         scaled = value.scaleb(SCALE)
         if scaled != scaled.to_integral_value():
             raise ValueError(f"{value} has more than {SCALE} decimals")
@@ -27,7 +31,7 @@ def to_units(value: Decimal) -> int:
 
 def to_decimal(units: int) -> Decimal:
     """Return dollars of a whole number of 10^-18 dollars."""
-    with localcontext(_WIDE):
+    with localcontext(WIDE):
         return Decimal(units).scaleb(-SCALE)
 
 
@@ -49,3 +53,22 @@ def plain(value: Decimal) -> str:
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
+
+
+def is_plain(value: Decimal) -> bool:
+    """Whether a decimal of somebody else's is a number that can be kept exactly, and added to others of its like."""
+    if not value.is_finite() or not value:
+        return value.is_finite()
+    if len(value.as_tuple().digits) > WIDE.prec or not -DIGITS_MAX <= value.adjusted() < _WHOLE_DIGITS_MAX:
+        return False
+    return int(value.normalize(WIDE).as_tuple().exponent) >= -DIGITS_MAX
+
+
+def difference(one: Decimal | None, other: Decimal | None) -> Decimal | None:
+    """Return the first less the second, exactly; what is absent counts nothing, and None is told where both are."""
+    return None if one is None and other is None else WIDE.subtract(one or Decimal(0), other or Decimal(0))
+
+
+def share(part: Decimal | None, whole: Decimal | None) -> Decimal | None:
+    """Return how large a part is of the whole, to six decimals; None where there is no whole."""
+    return WIDE.divide(part, whole).quantize(_MILLIONTH, context=WIDE) if part is not None and whole else None

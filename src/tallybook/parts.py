@@ -181,6 +181,8 @@ PARTS: Final[Mapping[str, Part]] = {
 
 UNKNOWN_MODEL: Final = "unknown model"
 """What stands for the model in a line item of an event that names none."""
+LINE_ITEM_MAX: Final = 512
+"""The most characters of a line item: a model and what of it is charged."""
 
 PARTS_OF: Final[Mapping[str, tuple[Part, ...]]] = {
     kind: tuple(part for part in PARTS.values() if kind in part.terms) for kind in KINDS

@@ -19,6 +19,8 @@ _COMMANDS: Final = {
     "prices": "tallybook.cli.prices:prices",
     "import": "tallybook.cli.importing:import_",
     "export": "tallybook.cli.export:export",
+    "sync": "tallybook.cli.sync:sync",
+    "reconcile": "tallybook.cli.reconcile:reconcile",
     "quarantine": "tallybook.cli.quarantine:quarantine",
     "keys": "tallybook.cli.keys:keys",
     "rebuild": "tallybook.cli.rebuild:rebuild",

@@ -23,6 +23,8 @@ from tallybook.timegrid import DAY_S, floor_s
 _FREE_BYTES_MIN: Final = 1 << 30
 _PRICES_OLD_DAYS: Final = 90
 """Providers change list prices several times a year."""
+_READ_OLD_DAYS: Final = 3
+"""Beyond that corrections of a provider may have been missed."""
 _NAMED_MAX: Final = 5
 _STYLES: Final = {"ok": None, "warn": "yellow", "FAIL": "red"}
 
@@ -74,7 +76,10 @@ def _findings(target: Target) -> Iterator[Finding]:
                 yield from _prices(client)
             found = client.get("usage/check")
             yield from _organization(found)
+            yield _repeated(found["organization_id"], client.get("usage/sources")["repeated"])
             yield _unpriced(found["organization_id"], client.get("costs/unpriced")["data"])
+            for book in client.get("reconciliation/books")["data"]:
+                yield _reconciled(found["organization_id"], book)
 
 
 def _organizations(target: Target) -> list[str]:
@@ -142,6 +147,23 @@ def _organization(found: dict[str, Any]) -> Iterator[Finding]:
     )
 
 
+def _repeated(name: str, found: list[dict[str, Any]]) -> Finding:
+    """Return the finding on calls that came in more than once.
+
+    A warning: an id may be used again on purpose, which only those who chose it know.
+    """
+    if not found:
+        return Finding(name, "ok", "no call of the last days came in twice")
+    first = found[0]
+    return Finding(
+        name,
+        "warn",
+        f"{len(found)} or more calls of the last days came in twice and count twice, such as {first['id']} "
+        f"({first['kind']}), {first['events']} times from {' and '.join(first['sources'])}. Let one source report each "
+        "call",
+    )
+
+
 def _unpriced(name: str, missing: list[dict[str, Any]]) -> Finding:
     """Return the finding on what has no price.
 
@@ -159,6 +181,36 @@ def _unpriced(name: str, missing: list[dict[str, Any]]) -> Finding:
         f"file that the setting 'price-file' names, 0 if it is free, then 'tallybook costs rerate --from {since} "
         f"--organization {name}'; see 'tallybook costs unpriced --organization {name}'",
     )
+
+
+def _reconciled(name: str, book: dict[str, Any]) -> Finding:
+    """Return the finding on how far what was recorded is from what a provider says.
+
+    A warning: what does not go through here, such as a project of its own, may be meant to be missing.
+    """
+    provider = book["provider"]
+    read = f"read {show(book['read_at'], '1m')} UTC"
+    if now_s() - book["read_at"] > _READ_OLD_DAYS * DAY_S:
+        return Finding(
+            name,
+            "warn",
+            f"{provider} was {read}, and not since; 'tallybook sync {provider} --every 1h' goes on reading it",
+        )
+    if book["start_time"] is None:
+        return Finding(name, "ok", f"{provider} was {read}; no day is settled yet, a day after its end it is")
+    recorded, billed, apart = (float(book[side]["value"]) for side in ("recorded", "billed", "difference"))
+    ratio = "" if book["ratio"] is None else f" ({float(book['ratio']):+.2%})"
+    since = _day(book["start_time"])
+    text = (
+        f"{provider} charged {billed:,.2f} USD from {since} to {_day(book['end_time'])}, recorded is {recorded:,.2f}, "
+        f"which is {apart:+,.2f}{ratio}; {read}"
+    )
+    if book["beyond"]:
+        text += (
+            f". See 'tallybook reconcile --provider {provider} --since {since} --differing --organization {name}'; the "
+            "settings 'reconcile-percent-max' and 'reconcile-usd-max' say what is too much"
+        )
+    return Finding(name, "warn" if book["beyond"] else "ok", text)
 
 
 def _day(instant_s: int) -> str:

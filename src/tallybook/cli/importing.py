@@ -1,305 +1,282 @@
 """``tallybook import``: files to events, over the same path as every other event."""
 
-import csv
-import gzip
-import io
-import json
-import math
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
-from itertools import chain, islice
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 from cyclopts import Parameter
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from tallybook.cli.target import Target, connect
+from tallybook.cli.formats import FIELDS, FORMATS, add, detect, event
+from tallybook.cli.rows import STANDARD_INPUT, File, Row, find, rows
+from tallybook.cli.target import Client, Target, connect
 from tallybook.cli.terminal import console, plain
+from tallybook.clock import now_ms
 from tallybook.errors import CommandFailed
-from tallybook.export.formulas import restore
-from tallybook.ingest.zstandard import zstd
-from tallybook.kinds import DIMENSIONS, KINDS, MEASURES
+from tallybook.event import Record
+from tallybook.ingest.decode import decode_one
+from tallybook.kinds import KINDS
+from tallybook.sources import openai_dashboard
+from tallybook.sources.record import Event, FaultyRecord, Options
 
-_ROWS_AT_ONCE: Final = 5_000
+_EVENTS_AT_ONCE: Final = 5_000
 _FAULTS_SHOWN: Final = 10
+_SAMPLES: Final = 3
 _NO_TIMESTAMP: Final = "it has no timestamp, and would count again each time it is imported; not imported"
-_FIELDS: Final = ("kind", "id", "timestamp", *DIMENSIONS, *MEASURES, "cost")
-_OUTCOMES: Final = ("accepted", "duplicates", "conflicts", "rejected")
+_OUTCOMES: Final = ("accepted", "duplicates", "conflicts", "rejected", "ignored")
 
-Row = dict[str, Any] | bytes
-"""An object, or a line that is none: the server puts it into quarantine, so that nothing of a file is lost."""
-
-# Numbers with a fraction keep their digits: a cost is exact.
-_OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
-_OBJECTS: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
 _ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 
 Kind = Annotated[str, Parameter(choices=tuple(KINDS))]
+Format = Annotated[str, Parameter(choices=tuple(FORMATS))]
+Line = tuple[int, bytes]
+"""Number of a row, from 1, and an event of it as it is sent."""
 
 
 def import_(
-    files: list[Path],
+    files: Annotated[list[Path], Parameter(allow_leading_hyphen=True)],  # - is standard input
     /,
     *,
+    format: Format | None = None,  # noqa: A002  the flag's name
     kind: Kind | None = None,
     map: Annotated[list[str] | None, Parameter(negative="")] = None,  # noqa: A002  the flag's name
     set: Annotated[list[str] | None, Parameter(negative="")] = None,  # noqa: A002  the flag's name
     name: str | None = None,
+    reported_costs: Annotated[bool, Parameter(negative="")] = False,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
     target: Annotated[Target, Parameter(name="*")] = Target(),  # noqa: B008  frozen
 ) -> None:
-    """Import events from NDJSON, JSON or CSV files, plain, .gz or .zst, or from Parquet files.
+    """Import events, or records of other software, from NDJSON, JSON, CSV or Parquet, plain, .gz or .zst.
 
     A row needs a timestamp; without an id it gets one from the file's name and its row. So importing a file again, or
-    after it has grown, stores nothing twice. A time without an offset is UTC, a cost without a currency US dollars.
-    The exit code is 1 if anything was refused.
+    after it has grown, or after it was broken off, stores nothing twice. A time without an offset is UTC, a cost
+    without a currency US dollars. The exit code is 1 if anything was refused.
 
     Example: tallybook import events.ndjson.gz
 
     Example: tallybook import trace.csv --kind completions --map timestamp=TIMESTAMP --map input_tokens=ContextTokens
 
+    Example: tallybook import batch_output.jsonl --set project_id=search --dry-run
+
     Args:
-        files: Files to import.
+        files: Files, folders, patterns in quotes; - for standard input.
+        format: What the rows are: events, OpenAI's or Anthropic's answers or lines of batches, LiteLLM's spend logs or
+            callbacks, usage exported by OpenAI's dashboard. Default: told from the first row.
         kind: Usage kind of rows that name none.
         map: FIELD=COLUMN: the field of the event comes from this column. Without --map columns are fields.
-        set: FIELD=VALUE: the field has this value in every row that has none.
+        set: FIELD=VALUE: the field has this value in every event that has none.
         name: What stands for the file in ids. Default: the file's name.
+        reported_costs: Take what LiteLLM says a call cost.
+        dry_run: Read and check everything, show the first events, store nothing.
     """
     columns, constants = _pairs("--map", map or []), _pairs("--set", set or [])
     if kind:
         constants["kind"] = kind
-    names = [name or path.name for path in files]
-    if len(frozenset(names)) < len(names):
-        raise CommandFailed("files of the same name would get the same ids; import them one by one, each with --name")
-    totals = dict.fromkeys(_OUTCOMES, 0)
-    faults: list[tuple[Path, int, str]] = []
+    found = find(files)
+    if name:
+        if len(found) > 1:
+            raise CommandFailed(f"--name stands for one file, and there are {len(found)}")
+        found = [found[0]._replace(name=name)]
+    reader = _Reader(columns, constants, format, Options(takes_costs=reported_costs), is_named=name is not None)
+    result = _Result()
+    client = nullcontext() if dry_run else connect(target, may_found=True)
     try:
-        with connect(target, may_found=True) as client, _progress() as progress:
-            for path, file_name in zip(files, names, strict=True):
-                with _open(path, progress) as stream:
-                    events = (_event(row, columns, constants) for row in _rows(path, stream, columns))
-                    for rows, lines in _batches(_recognisable(events, path, file_name, faults)):
-                        receipt = client.post_events("usage/events", b"\n".join(lines))
-                        for outcome in _OUTCOMES:
-                            totals[outcome] += receipt[outcome]
-                        faults += ((path, rows[fault["index"]], fault["message"]) for fault in receipt["faults"])
+        with client as server, _progress() as progress:
+            task = progress.add_task("", total=sum(file.size_bytes for file in found) or None, events=0)
+            for file in found:
+                progress.update(task, description=file.name)
+                lines = reader.lines(file, rows(file, columns.values(), progress, task), result)
+                while batch := list(islice(lines, _EVENTS_AT_ONCE)):
+                    if server:
+                        _send(server, file, batch, result)
+                    else:
+                        _try(file, batch, result)
+                    progress.update(task, events=result.sent)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Broken off. Import it again: what is stored is recognised.", highlight=False)
+        raise
     finally:
-        totals["rejected"] += sum(message == _NO_TIMESTAMP for _, _, message in faults)
-        _report(totals, faults)
-    if totals["conflicts"] or totals["rejected"]:
+        result.report(is_tried=dry_run)
+    if result.totals["conflicts"] or result.totals["rejected"]:
         sys.exit(1)
 
 
 def _pairs(flag: str, texts: list[str]) -> dict[str, str]:
     pairs = {}
     for text in texts:
-        field, equals, value = text.partition("=")
-        if not equals or field not in _FIELDS:
-            raise CommandFailed(f"{flag} {text!r}: write FIELD=... with one of {', '.join(_FIELDS)}")
-        pairs[field] = value
+        name, equals, value = text.partition("=")
+        if not equals or name not in FIELDS:
+            raise CommandFailed(f"{flag} {text!r}: write FIELD=... with one of {', '.join(FIELDS)}")
+        pairs[name] = value
     return pairs
 
 
-@contextmanager
-def _open(path: Path, progress: Progress) -> Iterator[BinaryIO]:
-    """Yield the unpacked stream of a file; reading it moves the progress."""
-    try:
-        file = progress.open(path, "rb", description=path.name)
-    except OSError as error:
-        raise CommandFailed(f"cannot read {path}: {error.strerror}") from error
-    with file:
-        stream: Any = file
-        if path.suffix == ".gz":
-            stream = gzip.GzipFile(fileobj=file)
-        elif path.suffix == ".zst":
-            stream = zstd.ZstdFile(file)
-        yield stream
+@dataclass(slots=True)
+class _Result:
+    """What came of an import.
 
-
-def _rows(path: Path, stream: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:
-    """Yield the rows of a file as they are; CSV and Parquet by its name, else a JSON array or one object a line."""
-    name = path.name.removesuffix(".gz").removesuffix(".zst")
-    try:
-        if name.lower().endswith(".parquet"):
-            if name != path.name:
-                raise CommandFailed(f"{path} is Parquet, which is read from its end: unpack it first")
-            yield from _parquet_rows(stream, columns)
-            return
-        if name.lower().endswith(".csv"):
-            yield from _csv_rows(stream, columns)
-            return
-        first = stream.readline()
-        if first.lstrip().startswith(b"["):
-            yield from _OBJECTS.decode(first + stream.read())
-            return
-        yield from (_json_row(line) for line in chain([first], stream) if line.strip())
-    except (
-        OSError,
-        EOFError,
-        zstd.ZstdError,
-        UnicodeDecodeError,
-        csv.Error,
-        msgspec.DecodeError,
-        pa.ArrowException,
-    ) as error:
-        raise CommandFailed(f"cannot read {path}: {error}") from error
-
-
-def _csv_rows(stream: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:
-    table = csv.DictReader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), restkey="beyond the header")
-    _check_columns(table.fieldnames or (), columns)
-    for row in table:
-        yield {name: restore(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
-
-
-def _parquet_rows(stream: BinaryIO, columns: dict[str, str]) -> Iterator[Row]:
-    file = pq.ParquetFile(stream)
-    names = file.schema_arrow.names
-    _check_columns(names, columns)
-    for batch in file.iter_batches(_ROWS_AT_ONCE):
-        yield from pa.record_batch([_readable(column) for column in batch.columns], names=names).to_pylist()
-
-
-def _readable(column: Any) -> Any:
-    """Return a column as Python can hold it: instants in microseconds of UTC, bytes as the text they are."""
-    if pa.types.is_timestamp(column.type):
-        return column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.timestamp("us"))
-    if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-        return column.cast(pa.large_string())
-    return column
-
-
-def _check_columns(header: Iterable[str], columns: dict[str, str]) -> None:
-    """Refuse a file that lacks a column of --map."""
-    names = list(header)
-    if missing := [column for column in columns.values() if column not in names]:
-        raise CommandFailed(f"there is no column {missing[0]!r}; the file has {', '.join(names)}")
-
-
-def _json_row(line: bytes) -> Row:
-    try:
-        return _OBJECT.decode(line)
-    except msgspec.DecodeError:
-        return line.strip()
-
-
-def _event(row: Row, columns: dict[str, str], constants: dict[str, str]) -> Row:
-    """Return the event a row stands for; what is wrong with it is for the server to say."""
-    if isinstance(row, bytes):
-        return row
-    if columns:
-        row = {field: row[column] for field, column in columns.items() if column in row}
-    event = {field: _value(field, value) for field, value in row.items() if not _is_absent(value)}
-    for field, value in constants.items():
-        event.setdefault(field, _value(field, value))
-    return event
-
-
-def _is_absent(value: Any) -> bool:
-    """Whether a cell is empty; tables that have no other word for it write "not a number"."""
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
-
-
-def _value(field: str, value: Any) -> Any:
-    """Return a cell as the type the event's field has; what cannot be read is passed on as it is, to be refused."""
-    if field == "cost":
-        return _cost(value)
-    if isinstance(value, date):
-        value = value.isoformat()
-    if isinstance(value, str):
-        return _read(field, value)
-    if isinstance(value, float) and value.is_integer() and field in MEASURES:
-        return int(value)  # tables without nullable integers hold counts as floats
-    return value
-
-
-def _read(field: str, value: str) -> Any:
-    if field == "batch":
-        return {"true": True, "1": True, "false": False, "0": False}.get(value.lower(), value)
-    if field == "timestamp":
-        return _timestamp(value)
-    if field in MEASURES:
-        try:
-            return float(value) if field == "seconds" else int(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _cost(value: Any) -> Any:
-    """Return the producer's own figure as events have it; a bare number is US dollars, to its last digit."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
-        return value
-    try:
-        amount = Decimal(str(value))
-    except InvalidOperation:
-        return value
-    return {"value": amount, "currency": "usd"} if amount.is_finite() else str(value)
-
-
-def _timestamp(value: str) -> Any:
-    try:
-        return json.loads(value) if value.replace(".", "", 1).isdecimal() else _rfc3339(value)
-    except ValueError:
-        return value
-
-
-def _rfc3339(value: str) -> str:
-    found = datetime.fromisoformat(value)
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).isoformat()
-
-
-def _recognisable(
-    events: Iterator[Row], path: Path, name: str, faults: list[tuple[Path, int, str]]
-) -> Iterator[tuple[int, bytes]]:
-    """Yield events that would be recognised if they came again, as lines with their row, from 1.
-
-    An event without an id gets one from the file's name and its row. One without a timestamp would count again each
-    time: it is not sent, but told.
+    Attributes:
+        totals: events, and rows that are none, by outcome.
+        faults: the first that are wrong, as the operator is told.
+        kinds: how many events of each kind were tried out.
+        samples: the first of them.
+        sent: events so far.
+        is_quarantined: whether the server keeps some.
     """
-    for row, event in enumerate(events, start=1):
-        if isinstance(event, bytes):
-            yield row, event
-            continue
-        if row == 1 and "kind" not in event:
-            raise CommandFailed(f"the rows of {path} name no kind; say which with --kind, or --map kind=COLUMN")
-        if "timestamp" not in event:
-            faults.append((path, row, _NO_TIMESTAMP))
-            continue
-        event.setdefault("id", f"{name}:{row}")
-        yield row, _ENCODER.encode(event)
+
+    totals: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
+    samples: list[bytes] = field(default_factory=list)
+    sent: int = 0
+    is_quarantined: bool = False
+    _since: float = field(default_factory=time.monotonic)
+
+    def refuse(self, file: File, row: int, message: str) -> None:
+        """Note a row of which nothing is imported."""
+        self.totals["rejected"] += 1
+        self.tell(file, row, message)
+
+    def tell(self, file: File, row: int, message: str) -> None:
+        """Note what is wrong with a row, if not too many are already."""
+        if len(self.faults) < _FAULTS_SHOWN:
+            self.faults.append(f"{file.name} row {row}: {message}")
+
+    def report(self, *, is_tried: bool) -> None:
+        """Tell the operator."""
+        lasted_s = max(time.monotonic() - self._since, 0.001)
+        if is_tried:
+            for sample in self.samples:
+                console().print(plain(sample.decode()), markup=False, highlight=False, soft_wrap=True)
+            _print_table({"would be stored": "", **{name: f"{count:,}" for name, count in self.kinds.items()}})
+        _print_table({outcome: f"{self.totals[outcome]:,}" for outcome in _OUTCOMES})
+        errors = Console(stderr=True, soft_wrap=True)
+        errors.print(f"{self.sent:,} events in {lasted_s:.1f} s, {self.sent / lasted_s:,.0f}/s", highlight=False)
+        for fault in self.faults:
+            errors.print(plain(fault), markup=False, highlight=False)
+        if self.is_quarantined:
+            errors.print("Rejected events are in quarantine: see 'tallybook quarantine list'.", highlight=False)
 
 
-def _batches(lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[list[int], list[bytes]]]:
-    """Yield so many lines at once, and the row of each."""
-    while batch := list(islice(lines, _ROWS_AT_ONCE)):
-        yield [row for row, _ in batch], [line for _, line in batch]
+def _print_table(cells: Mapping[str, str]) -> None:
+    table = Table(*cells)
+    table.add_row(*cells.values())
+    console().print(table)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    """How rows become events.
+
+    Attributes:
+        columns: from which column each field comes.
+        constants: what events have that do not say otherwise.
+        format: what rows are; None to tell from the first.
+        options: of sources.
+        is_named: whether the operator said what stands for the file in ids.
+    """
+
+    columns: Mapping[str, str]
+    constants: Mapping[str, str]
+    format: str | None
+    options: Options
+    is_named: bool
+
+    def lines(self, file: File, found: Iterator[Row], result: _Result) -> Iterator[Line]:
+        """Yield the events of a file that would be recognised if they came again, as they are sent.
+
+        One without an id gets one from the file's name and its row. One without a timestamp would count again each
+        time: it is not sent, but told.
+        """
+        form = self.format
+        for number, row in enumerate(found, start=1):
+            if isinstance(row, bytes):
+                yield number, row
+                continue
+            form = form or ("events" if self.columns else detect(row))
+            try:
+                events = self._events(form, file, row)
+            except FaultyRecord as error:
+                result.refuse(file, number, f"{error}; not imported")
+                continue
+            if number == 1 and any("kind" not in each for each in events):
+                raise CommandFailed(
+                    f"the rows of {file.path} name no kind; say which with --kind, or --map kind=COLUMN"
+                )
+            result.totals["ignored"] += not events
+            yield from self._recognisable(file, number, events, result)
+
+    def _events(self, form: str, file: File, row: dict[str, Any]) -> list[Event]:
+        read = FORMATS[form]
+        if read is None:
+            events = [event(row, self.columns)]
+        else:
+            if form == "openai-dashboard":
+                row = {"kind": self.constants.get("kind") or openai_dashboard.kind_of(Path(file.name).name), **row}
+            events = read(row, self.options)
+        for each in events:
+            add(each, self.constants)
+        return events
+
+    def _recognisable(self, file: File, number: int, events: list[Event], result: _Result) -> Iterator[Line]:
+        if any("timestamp" not in each for each in events):
+            result.refuse(file, number, _NO_TIMESTAMP)
+            return
+        for each in events:
+            if "id" not in each:
+                if file.path == STANDARD_INPUT and not self.is_named:
+                    raise CommandFailed("rows of standard input without an id need --name to get one from")
+                each["id"] = f"{file.name}:{number}"
+            yield number, _ENCODER.encode(each)
+
+
+def _send(server: Client, file: File, batch: list[Line], result: _Result) -> None:
+    receipt = server.post_events("usage/events", b"\n".join(line for _, line in batch))
+    for outcome in _OUTCOMES:
+        result.totals[outcome] += receipt[outcome]
+    result.sent += len(batch)
+    result.is_quarantined |= receipt["rejected"] > 0
+    for fault in receipt["faults"]:
+        result.tell(file, batch[fault["index"]][0], fault["message"])
+
+
+def _try(file: File, batch: list[Line], result: _Result) -> None:
+    """Check events as the server would, but for what it has stored."""
+    now = now_ms()
+    for number, line in batch:
+        found = decode_one(line, now)
+        if isinstance(found, Record):
+            result.kinds[found.kind.name] += 1
+        else:
+            result.refuse(file, number, found[0].message)
+        if len(result.samples) < _SAMPLES:
+            result.samples.append(line)
+    result.sent += len(batch)
+
+
+class _Rate(ProgressColumn):
+    """Events a second, over all the time so far."""
+
+    def render(self, task: Task) -> Text:
+        """Return the column."""
+        return Text(f"{task.fields['events'] / max(task.elapsed or 0, 0.001):,.0f} events/s")
 
 
 def _progress() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TransferSpeedColumn(),
-        TimeElapsedColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
         console=Console(stderr=True),
     )
-
-
-def _report(totals: dict[str, int], faults: list[tuple[Path, int, str]]) -> None:
-    table = Table(*_OUTCOMES)
-    table.add_row(*(f"{totals[outcome]:,}" for outcome in _OUTCOMES))
-    console().print(table)
-    errors = Console(stderr=True, soft_wrap=True)
-    for path, row, message in faults[:_FAULTS_SHOWN]:
-        errors.print(plain(f"{path.name} row {row}: {message}"), markup=False, highlight=False)
-    if any(message != _NO_TIMESTAMP for _, _, message in faults):
-        errors.print("Rejected events are in quarantine: see 'tallybook quarantine list'.", highlight=False)

@@ -65,6 +65,10 @@ class Client:
         """Return the answer to a POST of a path below ``/v1/organization``."""
         return self._call("POST", path, content=content)
 
+    def put(self, path: str, content: bytes) -> dict[str, Any]:
+        """Return the answer to a PUT of a path below ``/v1/organization``."""
+        return self._call("PUT", path, content=content)
+
     def delete(self, path: str) -> dict[str, Any]:
         """Return the answer to a DELETE of a path below ``/v1/organization``."""
         return self._call("DELETE", path)

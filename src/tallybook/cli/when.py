@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from tallybook.errors import CommandFailed
 
 _AGO = re.compile(r"(\d{1,6})([mhdw])")
-_UNIT_S = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+_SPAN = re.compile(r"(\d{1,6})([smhdw])")
+_UNIT_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 def instant(text: str, now_s: int) -> int:
@@ -26,6 +27,18 @@ def instant(text: str, now_s: int) -> int:
             f"{text!r} is no time; write 7d, 24h, 30m, 2026-01-31, 2026-01-31T09:00:00Z or Unix seconds"
         ) from None
     return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp())
+
+
+def span(text: str) -> int:
+    """Return the seconds of ``5m``.
+
+    Raises:
+        CommandFailed: it is no such span, or none at all.
+    """
+    found = _SPAN.fullmatch(text)
+    if not found or not int(found[1]):
+        raise CommandFailed(f"{text!r} is no span of time; write 30s, 5m, 1h or 1d")
+    return int(found[1]) * _UNIT_S[found[2]]
 
 
 def show(instant_s: int, width: str) -> str:

@@ -5,7 +5,7 @@ one by one, so that the good ones are kept and each bad one is explained. Knows 
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
 
@@ -14,6 +14,7 @@ import msgspec
 from tallybook.columns import Columns, read_columns
 from tallybook.errors import BodyTooLarge, InvalidRequest
 from tallybook.event import Event, Fault, FaultyEvent, Record, explain, record, rfc3339
+from tallybook.sources.record import FaultyRecord, Options, Source
 
 COLUMNS_MIN: Final = 64
 """Events from which on reading them as columns is quicker than one by one."""
@@ -50,12 +51,14 @@ class Decoded(NamedTuple):
         indexes: the place of each good event in the body.
         rejected: the rest.
         columns: the good events of a large body, instead of records.
+        ignored: how many items are good and no event: calls that used nothing.
     """
 
     records: list[Record]
     indexes: Sequence[int]
     rejected: list[Rejected]
     columns: Sequence[Columns] = ()
+    ignored: int = 0
 
 
 def decode(body: bytes, now_ms: int, events_max: int, since_ms: int = 0) -> Decoded:
@@ -83,7 +86,7 @@ def decode(body: bytes, now_ms: int, events_max: int, since_ms: int = 0) -> Deco
     try:
         events = _decode_well_formed(body)
         if len(events) > events_max:
-            raise _too_many(len(events), events_max)
+            raise too_many(len(events), events_max)
         if len(events) >= COLUMNS_MIN and not check_text:
             columns = read_columns(events, now_ms)
             if all((part.timestamps_ms >= since_ms).all() for part in columns):
@@ -96,7 +99,7 @@ def decode(body: bytes, now_ms: int, events_max: int, since_ms: int = 0) -> Deco
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):  # a FaultyEvent is a ValueError
         items = list(_split(body))
     if len(items) > events_max:
-        raise _too_many(len(items), events_max)
+        raise too_many(len(items), events_max)
     return _decode_each(items, now_ms, since_ms)
 
 
@@ -206,6 +209,88 @@ def _decode_each(items: Iterable[bytes], now_ms: int, since_ms: int) -> Decoded:
     return Decoded(records, indexes, rejected)
 
 
+def decode_records(
+    source: Source, options: Options, body: bytes, now_ms: int, records_max: int, since_ms: int = 0
+) -> Decoded:
+    """Return the events of a body of a source's records: one, an array, or one a line.
+
+    Args:
+        source: whose records they are.
+        options: what the operator says of sources.
+        body: unpacked bytes.
+        now_ms: time of receipt, Unix milliseconds.
+        records_max: the most records a body may hold.
+        since_ms: since when events are kept, Unix milliseconds; records with earlier ones are refused.
+
+    Raises:
+        InvalidRequest: it is no JSON.
+        BodyTooLarge: it holds too many records.
+    """
+    items = list(_split(body.removeprefix(_UTF8_BOM).strip()))
+    if len(items) > records_max:
+        raise too_many(len(items), records_max)
+    read = ((index, item, read_record(source, options, item, now_ms)) for index, item in enumerate(items))
+    return collect(read, since_ms)
+
+
+def read_record(
+    source: Source, options: Options, item: bytes, now_ms: int, received_ms: int | None = None
+) -> list[Record] | list[Fault]:
+    """Return the events that one record of a source makes, or all that is wrong with it; never raises."""
+    value = _generic(item)
+    if value is _BROKEN:
+        return _explain(item, "")
+    try:
+        events = source.events(value, options)
+    except FaultyRecord as error:
+        return error.faults
+    return records_of(events, now_ms, received_ms)
+
+
+def records_of(
+    events: Iterable[Mapping[str, object]], now_ms: int, received_ms: int | None = None
+) -> list[Record] | list[Fault]:
+    """Return the events a record of a source was read as, checked, or all that is wrong with the first bad one.
+
+    One that is wrong spoils those beside it: a record is counted whole, or mended and sent again.
+    """
+    found = []
+    for event in events:
+        try:
+            found.append(record(msgspec.convert(event, Event), now_ms, received_ms=received_ms))
+        except FaultyEvent as error:
+            return error.faults
+        except msgspec.ValidationError as error:
+            return explain(event, str(error))
+    return found
+
+
+def collect(read: Iterable[tuple[int, bytes, list[Record] | list[Fault]]], since_ms: int) -> Decoded:
+    """Put together what the records of a body came to.
+
+    Args:
+        read: place, raw bytes, and events or faults of each.
+        since_ms: since when events are kept, Unix milliseconds.
+    """
+    decoded = Decoded([], [], [])
+    indexes: list[int] = []
+    ignored = 0
+    for index, raw, found in read:
+        if not found:
+            ignored += 1
+            continue
+        if isinstance(found[0], Fault):
+            decoded.rejected.append(Rejected(index, raw, found))
+            continue
+        records = found
+        if old := next((each for each in records if each.timestamp_ms < since_ms), None):
+            decoded.rejected.append(Rejected(index, raw, [too_old(old, since_ms)], is_mendable=False))
+            continue
+        decoded.records.extend(records)
+        indexes.extend([index] * len(records))
+    return decoded._replace(indexes=indexes, ignored=ignored)
+
+
 def too_old(found: Record, since_ms: int) -> Fault:
     """Return what is wrong with an event from before events are kept."""
     return Fault(
@@ -247,7 +332,8 @@ def _not_json(problem: str) -> InvalidRequest:
     )
 
 
-def _too_many(count: int, events_max: int) -> BodyTooLarge:
+def too_many(count: int, events_max: int) -> BodyTooLarge:
+    """Return the error of a body with more events than there may be."""
     return BodyTooLarge(
         f"The body holds {count} events, above the limit of {events_max}; send it in several requests",
         code="too_many_events",

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from tallybook.ingest.writer import Writer
 from tallybook.keys import Key, KeyStore, Scope, redact
 from tallybook.metrics import Metrics
 from tallybook.prices.current import CurrentPrices
+from tallybook.sources.record import Options
 from tallybook.store.protocol import Store
 
 _FIELD: Final = re.compile(r"(?:field `|`\$\.)(\w+)")
@@ -27,6 +29,9 @@ _LOOPBACK: Final = ("127.0.0.1", "::1")
 """Where a proxy is trusted to say whom it speaks for."""
 SMALL_BODY_BYTES: Final = 64 * 1024
 """The largest body read where no events are expected."""
+REFUSE: Final = "tallybook.refuse"
+"""Where the scope of a request says how it is refused, if not in OpenAI's envelope."""
+Refuse = Callable[[RequestError], Response]
 
 
 class Incoming:
@@ -88,6 +93,7 @@ class Context:
         scans: how many checks, rebuilds and re-ratings go through the store at once.
         exports: how many exports are under way at once.
         prices: the price book in force.
+        options: what the operator says of sources.
     """
 
     settings: Settings
@@ -102,6 +108,7 @@ class Context:
     scans: CapacityLimiter
     exports: CapacityLimiter
     prices: CurrentPrices
+    options: Options
 
 
 def context(request: Request) -> Context:
@@ -201,7 +208,15 @@ async def typed_body(request: Request, shape: Any, limit_bytes: int = SMALL_BODY
     Raises:
         InvalidRequest: it is no such JSON; the message names the field.
     """
-    body = await read_body(request, limit_bytes)
+    return typed(await read_body(request, limit_bytes), shape)
+
+
+def typed(body: bytes, shape: Any) -> Any:
+    """Return JSON as an instance of a type.
+
+    Raises:
+        InvalidRequest: it is no such JSON; the message names the field.
+    """
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

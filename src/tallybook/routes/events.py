@@ -1,7 +1,10 @@
-"""``POST /v1/organization/usage/events``: bytes in, a receipt out, once everything is on disk."""
+"""``POST /v1/organization/usage/events``: bytes in, a receipt out, once everything is on disk.
+
+Below it, one address for each dialect that records of other software are in.
+"""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from anyio import to_thread
 from starlette.requests import Request
@@ -10,10 +13,13 @@ from starlette.routing import Route
 
 from tallybook.clock import now_ms
 from tallybook.errors import Busy, InvalidRequest, Unavailable
-from tallybook.ingest.decode import Decoded, Rejected, decode
+from tallybook.ingest.decode import Decoded, Rejected, decode, decode_records
 from tallybook.ingest.unpack import unpack
 from tallybook.keys import Scope
+from tallybook.routes import cloudevents
 from tallybook.routes.context import Context, Share, answer, authorize, context, read_body
+from tallybook.sources.record import Source
+from tallybook.sources.table import SOURCES
 from tallybook.store.protocol import Batch, Outcome, Quarantined
 
 _FAULTS_MAX = 100
@@ -28,38 +34,89 @@ _INLINE_BYTES = 16 * 1024
 """Bodies up to here are decoded at once; a hop to another thread would take longer than the work."""
 
 
+Reader = Callable[[Context, bytes, int], Decoded]
+"""What makes events of an unpacked body that came at an instant, Unix milliseconds."""
+
+
 async def receive(request: Request) -> Response:
     """Store the events of a body and answer what became of each."""
+    if read := cloudevents.reader(request.headers):
+        return receipt(*await take(request, read, cloudevents.DIALECT), may_be_empty=True)
+    return receipt(*await take(request, _read_events))
+
+
+def receiver(source: Source) -> Callable[[Request], Awaitable[Response]]:
+    """Return the endpoint for records of a source."""
+
+    def read(app: Context, body: bytes, received_ms: int) -> Decoded:
+        since_ms = app.store.kept.events_s * 1000
+        return decode_records(source, app.options, body, received_ms, app.settings.events_max, since_ms)
+
+    async def receive_records(request: Request) -> Response:
+        try:
+            return receipt(*await take(request, read, source.name))
+        except Busy as error:
+            if source.heeds_429 or error.code == "too_many_attempts":
+                raise
+            raise Unavailable(str(error), code=error.code, retry_after_s=error.retry_after_s) from None
+
+    return receive_records
+
+
+def _read_events(app: Context, body: bytes, received_ms: int) -> Decoded:
+    return decode(body, received_ms, app.settings.events_max, app.store.kept.events_s * 1000)
+
+
+async def take(
+    request: Request, read: Reader, dialect: str | None = None
+) -> tuple[Outcome, Decoded, dict[int, Quarantined]]:
+    """Store the events of a request's body; return once they are on disk.
+
+    Args:
+        request: whose key may write.
+        read: makes events of the body.
+        dialect: what they are in, if not events of ours.
+
+    Returns:
+        What became of the events, what the body held, and what is in quarantine by its place in the body.
+
+    Raises:
+        RequestError: nothing of it was kept.
+    """
     key = authorize(request, Scope.WRITE)
     app = context(request)
     app.writer.refuse_if_full()
     with Share(app.incoming) as share:
         sent = await read_body(request, app.settings.body_bytes_max, share)
         received_ms = now_ms()
-        decoded, size_bytes = await _decoded(app, sent, request.headers.get("content-encoding", ""), received_ms)
+        encoding = request.headers.get("content-encoding", "")
+
+        def unpacked() -> tuple[Decoded, int]:
+            body = unpack(sent, encoding, app.settings.body_bytes_max)
+            return read(app, body, received_ms), len(body)
+
+        if len(sent) <= _INLINE_BYTES and not encoding:
+            decoded, size_bytes = unpacked()
+        else:
+            decoded, size_bytes = await to_thread.run_sync(unpacked, limiter=app.decodes)
     quarantined = {
-        rejected.index: quarantine(key.organization_id, rejected, received_ms // 1000)
+        rejected.index: quarantine(key.organization_id, rejected, received_ms // 1000, dialect)
         for rejected in decoded.rejected
         if rejected.is_mendable and len(rejected.raw) <= _KEPT_BYTES_MAX
     }
     if quarantined:
         await _make_room(app, key.organization_id, len(quarantined))
-    batch = Batch(key.organization_id, decoded.records, list(quarantined.values()), columns=decoded.columns)
-    outcome = await commit(app, batch, size_bytes)
+    batch = Batch(
+        key.organization_id,
+        decoded.records,
+        list(quarantined.values()),
+        columns=decoded.columns,
+        dialect=dialect,
+    )
+    # Most spans, say, are no usage: what nothing is to be kept of need not wait for a commit.
+    outcome = await commit(app, batch, size_bytes) if batch.events or batch.quarantined else Outcome()
     app.metrics.count(outcome, len(decoded.rejected))
-    return receipt(outcome, decoded, quarantined)
-
-
-async def _decoded(app: Context, sent: bytes, encoding: str, received_ms: int) -> tuple[Decoded, int]:
-    """Return the events of a body, and its unpacked size."""
-
-    def read() -> tuple[Decoded, int]:
-        body = unpack(sent, encoding, app.settings.body_bytes_max)
-        return decode(body, received_ms, app.settings.events_max, app.store.kept.events_s * 1000), len(body)
-
-    if len(sent) <= _INLINE_BYTES and not encoding:
-        return read()
-    return await to_thread.run_sync(read, limiter=app.decodes)
+    return outcome, decoded, quarantined
 
 
 async def _make_room(app: Context, organization_id: str, wanted: int) -> None:
@@ -93,19 +150,23 @@ async def commit(app: Context, batch: Batch, size_bytes: int) -> Outcome:
         ) from error
 
 
-def quarantine(organization_id: str, rejected: Rejected, now_s: int) -> Quarantined:
+def quarantine(organization_id: str, rejected: Rejected, now_s: int, dialect: str | None = None) -> Quarantined:
     """Return a rejected event as an entry of quarantine; the same event is the same entry."""
-    digest = hashlib.blake2b(rejected.raw, key=organization_id.encode()[:64], digest_size=12).hexdigest()
-    return Quarantined(f"quar_{digest}", now_s, rejected.raw, rejected.faults)
+    content = rejected.raw if dialect is None else dialect.encode() + b"\0" + rejected.raw
+    digest = hashlib.blake2b(content, key=organization_id.encode()[:64], digest_size=12).hexdigest()
+    return Quarantined(f"quar_{digest}", now_s, rejected.raw, rejected.faults, dialect)
 
 
-def receipt(outcome: Outcome, decoded: Decoded, quarantined: Mapping[int, Quarantined]) -> Response:
+def receipt(
+    outcome: Outcome, decoded: Decoded, quarantined: Mapping[int, Quarantined], *, may_be_empty: bool = False
+) -> Response:
     """Return what became of the events of a body; 400 if none of them was any good.
 
     Args:
         outcome: of the records.
         decoded: what the body held.
         quarantined: entries of the rejected events that are in quarantine, by their place in the body.
+        may_be_empty: a body without events is as it should be.
     """
     faults: list[dict[str, object]] = [
         {
@@ -138,9 +199,10 @@ def receipt(outcome: Outcome, decoded: Decoded, quarantined: Mapping[int, Quaran
         "duplicates": outcome.duplicates.total(),
         "conflicts": len(outcome.conflicts),
         "rejected": len(decoded.rejected),
+        "ignored": decoded.ignored,
         "faults": faults[:_FAULTS_MAX],
     }
-    if decoded.indexes:
+    if decoded.indexes or decoded.ignored or (may_be_empty and not decoded.rejected):
         return answer(content)
     if not decoded.rejected:
         nothing = InvalidRequest("The body holds no event; send at least one.", code="no_events")
@@ -155,4 +217,9 @@ def receipt(outcome: Outcome, decoded: Decoded, quarantined: Mapping[int, Quaran
     return answer(error.envelope() | content, 400)
 
 
-routes = [Route("/v1/organization/usage/events", receive, methods=["POST"])]
+_PATH = "/v1/organization/usage/events"
+
+routes = [
+    Route(_PATH, receive, methods=["POST"]),
+    *(Route(f"{_PATH}/{name}", receiver(source), methods=["POST"]) for name, source in SOURCES.items()),
+]

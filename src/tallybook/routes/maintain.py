@@ -1,4 +1,4 @@
-"""Maintenance over HTTP: rebuild an organization's rollups, compare them with events; hold files for a backup."""
+"""Maintenance over HTTP: rebuild rollups, compare them with events, tell the sources; hold files for a backup."""
 
 import msgspec
 from anyio import to_thread
@@ -7,13 +7,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from tallybook import __version__
+from tallybook.clock import now_s
 from tallybook.errors import InvalidRequest
 from tallybook.keys import Scope
 from tallybook.lock import is_backed_up
 from tallybook.routes.context import answer, authorize, context, typed_body
-from tallybook.routes.single import Instant
+from tallybook.routes.single import Instant, single, window
+from tallybook.timegrid import DAY_S
 
 _DIFFERENCES_MAX = 100
+_SOURCES_DAYS = 7
 
 
 class Window(msgspec.Struct, forbid_unknown_fields=True):
@@ -26,16 +29,16 @@ class Window(msgspec.Struct, forbid_unknown_fields=True):
 async def rebuild(request: Request) -> Response:
     """Make the rollups of whole days anew from raw events; returns how many days."""
     key = authorize(request, Scope.MANAGE)
-    window: Window = await typed_body(request, Window)
-    if window.end_time <= window.start_time:
+    asked: Window = await typed_body(request, Window)
+    if asked.end_time <= asked.start_time:
         raise InvalidRequest(
-            f"Invalid 'end_time': {window.end_time} is not after start_time {window.start_time}.",
+            f"Invalid 'end_time': {asked.end_time} is not after start_time {asked.start_time}.",
             param="end_time",
             code="invalid_value",
         )
     app = context(request)
     days = await to_thread.run_sync(
-        app.store.rebuild, window.start_time, window.end_time, key.organization_id, limiter=app.scans
+        app.store.rebuild, asked.start_time, asked.end_time, key.organization_id, limiter=app.scans
     )
     return answer({"object": "organization.usage.rebuild", "days": days})
 
@@ -77,8 +80,34 @@ async def backup(request: Request) -> Response:
     return answer({"object": "organization.usage.backup", "held": True})
 
 
+async def sources(request: Request) -> Response:
+    """Tell which sources sent events lately, and which calls more than one of them reported."""
+    key = authorize(request, Scope.READ)
+    app = context(request)
+    now = now_s() + 1
+    given = single(request.query_params.multi_items(), ("start_time", "end_time"))
+    start_s, end_s = window(given, now, now - _SOURCES_DAYS * DAY_S)
+    facts, repeated = await to_thread.run_sync(
+        app.store.sources, key.organization_id, start_s, end_s, limiter=app.scans
+    )
+    return answer(
+        {
+            "object": "organization.usage.sources",
+            "start_time": start_s,
+            "end_time": end_s,
+            "sources": [
+                {"source": each.source, "kind": each.kind, "events": each.events}
+                | {"first_event_at": each.first_s, "last_event_at": each.last_s}
+                for each in facts
+            ],
+            "repeated": [each._asdict() for each in repeated],
+        }
+    )
+
+
 routes = [
     Route("/v1/organization/usage/rebuild", rebuild, methods=["POST"]),
     Route("/v1/organization/usage/check", check, methods=["GET"]),
+    Route("/v1/organization/usage/sources", sources, methods=["GET"]),
     Route("/v1/organization/usage/backup", backup, methods=["POST"]),
 ]

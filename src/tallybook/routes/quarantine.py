@@ -10,12 +10,13 @@ from starlette.routing import Route
 
 from tallybook.clock import now_ms
 from tallybook.errors import NotFound
-from tallybook.event import Record
-from tallybook.ingest.decode import Decoded, Rejected, decode_one, too_old
+from tallybook.event import Fault, Record
+from tallybook.ingest.decode import collect, decode_one, read_record
 from tallybook.keys import Scope
 from tallybook.routes.context import Context, answer, authorize, context, read_body
 from tallybook.routes.events import commit, receipt
 from tallybook.routes.lists import list_answer, parse_list, unknown_after
+from tallybook.sources.table import SOURCES
 from tallybook.store.protocol import Batch, Quarantined
 
 
@@ -87,22 +88,29 @@ async def replay_all(request: Request) -> Response:
 
 
 async def _replay(app: Context, organization_id: str, items: list[Quarantined]) -> Response:
-    records, indexes, rejected, released, kept = [], [], [], [], {}
-    since_ms = app.store.kept.events_s * 1000
-    for index, item in enumerate(items):
-        outcome = decode_one(item.event, now_ms(), item.created_at_s * 1000)
-        if isinstance(outcome, Record) and outcome.timestamp_ms < since_ms:
-            outcome = [too_old(outcome, since_ms)]
-        if isinstance(outcome, Record):
-            records.append(outcome)
-            indexes.append(index)
-            released.append(item.quarantine_id)
-        else:
-            rejected.append(Rejected(index, item.event, outcome))
-            kept[index] = item
-    written = await commit(app, Batch(organization_id, records, released=released), 0)
+    read = ((index, item.event, _read(app, item)) for index, item in enumerate(items))
+    decoded = collect(read, app.store.kept.events_s * 1000)
+    kept = {rejected.index: items[rejected.index] for rejected in decoded.rejected}
+    used = [items[index].quarantine_id for index in decoded.indexes]
+    unused = {item.quarantine_id for index, item in enumerate(items) if index not in kept}.difference(used)
+    dialects = {items[index].dialect for index in decoded.indexes}
+    batch = Batch(
+        organization_id,
+        decoded.records,
+        released=[*used, *unused],
+        dialect=dialects.pop() if len(dialects) == 1 else None,
+    )
+    written = await commit(app, batch, 0)
     app.metrics.count(written, 0)
-    return receipt(written, Decoded(records, indexes, rejected), kept)
+    return receipt(written, decoded, kept)
+
+
+def _read(app: Context, item: Quarantined) -> list[Record] | list[Fault]:
+    received_ms = item.created_at_s * 1000
+    if item.dialect is None:
+        found = decode_one(item.event, now_ms(), received_ms)
+        return [found] if isinstance(found, Record) else found
+    return read_record(SOURCES[item.dialect], app.options, item.event, now_ms(), received_ms)
 
 
 async def _oldest(app: Context, organization_id: str, after: str | None) -> list[Quarantined]:
@@ -128,6 +136,7 @@ def _entry(item: Quarantined) -> dict[str, object]:
         "object": "organization.usage.quarantined_event",
         "id": item.quarantine_id,
         "created_at": item.created_at_s,
+        "source": item.dialect or "events",
         "event": event,
         "faults": [fault._asdict() for fault in item.faults],
     }

@@ -93,7 +93,8 @@ class Appending:
             for number, count in share.per_batch():
                 outcomes[number].accepted[share.columns.kind.name] += count
         if shares:
-            _insert(self._connection, self._series, rater, shares, outcomes, lot)
+            dialects = [batch.dialect for batch in batches]
+            _insert(self._connection, self._series, rater, shares, outcomes, lot, dialects)
         for batch, outcome in zip(batches, outcomes, strict=True):
             _release_quarantined(self._connection, batch, outcome)
             _keep_quarantined(self._connection, batch)
@@ -134,13 +135,12 @@ def _shares(
     for number, batch in enumerate(batches):
         for columns in batch.columns:
             yield _Share(batch.organization_id, np.full(len(columns), number, np.int64), columns)
+        own = {(batch.organization_id, name) for name in batch.released} & waiting
+        waiting -= own
         for position, record in enumerate(batch.records):
-            if batch.released:
-                entry = (batch.organization_id, batch.released[position])
-                if entry not in waiting:  # another request has replayed it meanwhile
-                    outcomes[number].duplicates[record.kind.name] += 1
-                    continue
-                waiting.remove(entry)
+            if batch.released and (batch.organization_id, batch.released[position]) not in own:
+                outcomes[number].duplicates[record.kind.name] += 1  # another request has replayed it meanwhile
+                continue
             single.setdefault((batch.organization_id, record.kind.name), []).append((number, position, record))
     for (organization_id, _), found in single.items():
         numbers, positions, records = zip(*found, strict=True)
@@ -267,6 +267,7 @@ def _insert(
     shares: list[_Share],
     outcomes: list[Outcome],
     lot: int,
+    dialects: Sequence[str | None],
 ) -> None:
     wanted: dict[Owner, list[Any]] = {}
     for share in shares:
@@ -283,6 +284,9 @@ def _insert(
         charged.append(_Charged(columns, numbers, charges))
     # The engine finds it by its name. Registering it takes as long again as inserting a handful of events.
     fresh = _table(charged)
+    if any(dialects):
+        spoken = chain.from_iterable(share.batches.tolist() for share in shares)
+        fresh = fresh.append_column("dialect", pa.array([dialects[number] for number in spoken], pa.string()))
     connection.execute(f"INSERT INTO events BY NAME SELECT *, {lot} AS lot FROM fresh")
     if levels := [each for each in charged if each.columns.kind.is_level]:
         holders = {share.organization_id for share in shares if share.columns.kind.is_level}
@@ -343,8 +347,8 @@ def _instants(instants_ms: Integers) -> "pa.Array[Any]":
 
 
 def _release_quarantined(connection: duckdb.DuckDBPyConnection, batch: Batch, outcome: Outcome) -> None:
-    staying = {conflict.position for conflict in outcome.conflicts}
-    leaving = [name for position, name in enumerate(batch.released) if position not in staying]
+    staying = {batch.released[conflict.position] for conflict in outcome.conflicts} if batch.released else set()
+    leaving = list(dict.fromkeys(name for name in batch.released if name not in staying))
     if leaving:
         connection.execute(
             "DELETE FROM quarantine WHERE organization_id = ? AND quarantine_id IN (SELECT unnest(?))",
@@ -374,5 +378,6 @@ def _quarantine_table(organization_id: str, entries: Sequence[Quarantined]) -> p
             "created_at": _instants(np.array([entry.created_at_s * 1000 for entry in unique], np.int64)),
             "event": pa.array([entry.event for entry in unique], pa.binary()),
             "faults": pa.array([msgspec.json.encode(entry.faults).decode() for entry in unique], pa.string()),
+            "dialect": pa.array([entry.dialect for entry in unique], pa.string()),
         }
     )

@@ -49,17 +49,20 @@ def group_column(name: str) -> str:
     return f"coalesce(series.{name}, 'unlabeled')" if name == "api_source" else f"series.{name}"
 
 
-def sums_statement(query: Query, names: tuple[str, ...], snapshot: Snapshot, *, wide: bool = False) -> Statement:
+def sums_statement(
+    query: Query, names: tuple[str, ...], snapshot: Snapshot, *, wide: bool = False, unpriced: bool = False
+) -> Statement:
     """Return the statement for how much of each part was used, at which rate.
 
     Its rows: start of the bucket in Unix seconds, dimensions, model, rate, quantities of `FLOWING`, stored amount in
-    10^-18 dollars (NULL if there is none); ordered by bucket, dimensions and model. What has no price is not in them.
+    10^-18 dollars (NULL if there is none); ordered by bucket, dimensions and model.
 
     Args:
         query: the question.
         names: dimensions.
         snapshot: what it is asked of.
         wide: quantities may have 128 bits. Otherwise one beyond 64 is NULL; such rows are fetched four times as fast.
+        unpriced: with what has no price at all.
     """
     selection, more = selection_of(query)
     dimensions = {*names, *query.filters}
@@ -76,7 +79,7 @@ def sums_statement(query: Query, names: tuple[str, ...], snapshot: Snapshot, *, 
 FROM (
 {cells}
 ) AS cells JOIN series USING (series_id)
-WHERE rate_id <> 0 AND {selection}
+WHERE {"" if unpriced else "rate_id <> 0 AND "}{selection}
 GROUP BY {", ".join([edge, *numbers])}
 ORDER BY 1, {", ".join(f"{number} NULLS LAST" for number in numbers)}
 LIMIT {sums_max(query) + 1}""",

@@ -19,7 +19,7 @@ from tallybook.event import Fault
 from tallybook.kinds import DIMENSIONS, MEASURES, UsageKind
 from tallybook.query import Query
 from tallybook.rate import Book, EmptyBook, Rate
-from tallybook.store import level_rates, maintenance, retention, rollups
+from tallybook.store import level_rates, maintenance, readings, retention, rollups, sources
 from tallybook.store.answer import Snapshot, usage_statement
 from tallybook.store.append import Appending
 from tallybook.store.charges import too_many
@@ -30,6 +30,7 @@ from tallybook.store.health import Health, diagnose
 from tallybook.store.identities import RecentIdentities
 from tallybook.store.protocol import (
     Batch,
+    Comparison,
     CostRow,
     DayChange,
     Difference,
@@ -37,12 +38,16 @@ from tallybook.store.protocol import (
     Kept,
     Outcome,
     Quarantined,
+    Reading,
+    Repeated,
     Rerating,
+    SourceFacts,
     StoreFacts,
     Unpriced,
     UsageRow,
 )
 from tallybook.store.rates import RateIndex, Rater
+from tallybook.store.reconcile import reconcile
 from tallybook.store.rerate import RateOf, rerate
 from tallybook.store.schema import current_version, migrate
 from tallybook.store.series import SeriesIndex
@@ -103,6 +108,8 @@ class DuckStore:
         """Held by whoever folds, and by whoever changes events."""
         self._next_book: tuple[Book, int] | None = None
         self._maintenance = threading.Lock()
+        self._reading = threading.Lock()
+        """Held by whoever changes what was read of providers."""
         self._touching = threading.Lock()
         self._touched_days: set[int] | None = None
         """Days written since the last compaction, Unix seconds; None at first: any day may have been."""
@@ -297,11 +304,66 @@ class DuckStore:
                     raise Unavailable("The rest of the export has just been deleted for its age; begin it later")
                 yield from batches
 
+    def keep_reading(self, organization_id: str, reading: Reading) -> None:
+        """See `Store.keep_reading`."""
+        with self._writing_readings() as connection:
+            readings.keep(connection, organization_id, reading, self._commit_beside)
+
+    def drop_readings(self, organization_id: str, provider: str) -> int:
+        """See `Store.drop_readings`."""
+        with self._writing_readings() as connection:
+            return readings.drop(connection, organization_id, provider, self._commit_beside)
+
+    @contextmanager
+    def _writing_readings(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Lend a connection to one at a time who changes what was read of providers."""
+        try:
+            with self._reading, self._connections.lent() as connection:
+                if self._health.reason:
+                    raise NotReady(self._health.reason)
+                self._refuse_full_disk()
+                yield connection
+        except (duckdb.Error, OSError) as error:
+            if self._health.reason:
+                raise NotReady(self._health.reason) from error
+            raise _not_written(diagnose(str(error))) from error
+
+    def _commit_beside(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Commit a transaction that is not the writer's, as one of the commits that are counted."""
+        with self._committing:
+            number = self._commits.number(connection)
+            connection.commit()
+            self._commits.acknowledge(number)
+
+    def days_read(self, organization_id: str, provider: str) -> dict[int, int]:
+        """See `Store.days_read`."""
+        rows = self._fetch(
+            """SELECT epoch_ms("day") // 1000, epoch_ms(read_at) // 1000 FROM readings
+               WHERE organization_id = $organization_id AND provider = $provider ORDER BY 1""",
+            {"organization_id": organization_id, "provider": provider},
+        )
+        return dict(rows)
+
+    def books(self) -> list[tuple[str, str]]:
+        """See `Store.books`."""
+        return [
+            (organization_id, provider)
+            for organization_id, provider in self._fetch(
+                "SELECT DISTINCT organization_id, provider FROM readings ORDER BY 1, 2", {}
+            )
+        ]
+
+    def reconcile(self, query: Query, provider: str) -> list[Comparison]:
+        """See `Store.reconcile`."""
+        holds = query.organization_id in self._holders
+        with self._snapshot() as snapshot:
+            return reconcile(query, provider, snapshot, self._rates.get, holds=holds)
+
     def quarantine(self, organization_id: str, *, after: str | None, limit: int, descending: bool) -> list[Quarantined]:
         """See `Store.quarantine`."""
         order, comparison = ("DESC", "<") if descending else ("ASC", ">")
         rows = self._fetch(
-            f"""SELECT quarantine_id, epoch_ms(created_at) // 1000, event, faults FROM quarantine
+            f"""SELECT quarantine_id, epoch_ms(created_at) // 1000, event, faults, dialect FROM quarantine
                 WHERE organization_id = $organization_id AND ($after IS NULL OR arrival {comparison} (
                   SELECT arrival FROM quarantine
                   WHERE organization_id = $organization_id AND quarantine_id = $after))
@@ -313,7 +375,7 @@ class DuckStore:
     def quarantined(self, organization_id: str, quarantine_id: str) -> Quarantined | None:
         """See `Store.quarantined`."""
         rows = self._fetch(
-            """SELECT quarantine_id, epoch_ms(created_at) // 1000, event, faults FROM quarantine
+            """SELECT quarantine_id, epoch_ms(created_at) // 1000, event, faults, dialect FROM quarantine
                WHERE organization_id = $organization_id AND quarantine_id = $quarantine_id""",
             {"organization_id": organization_id, "quarantine_id": quarantine_id},
         )
@@ -424,6 +486,12 @@ class DuckStore:
         with self._answering(), self._connections.lent() as connection:
             version = current_version(connection)
         return StoreFacts(version, events, series, quarantined, first_s, last_s, self._kept)
+
+    def sources(self, organization_id: str, start_s: int, end_s: int) -> tuple[list[SourceFacts], list[Repeated]]:
+        """See `Store.sources`."""
+        with self._answering(), self._connections.lent() as connection:
+            window = organization_id, start_s, end_s
+            return sources.sources(connection, *window), sources.repeated(connection, *window)
 
     @property
     def is_held(self) -> bool:
@@ -604,5 +672,5 @@ def _told(work: str) -> Iterator[None]:
         _log.debug(f"{work} ends")
 
 
-def _quarantined(quarantine_id: str, created_at_s: int, event: bytes, faults: str) -> Quarantined:
-    return Quarantined(quarantine_id, created_at_s, event, msgspec.json.decode(faults, type=list[Fault]))
+def _quarantined(quarantine_id: str, created_at_s: int, event: bytes, faults: str, dialect: str | None) -> Quarantined:
+    return Quarantined(quarantine_id, created_at_s, event, msgspec.json.decode(faults, type=list[Fault]), dialect)

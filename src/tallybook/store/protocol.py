@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -26,12 +26,14 @@ class Quarantined(NamedTuple):
         created_at_s: when it was first refused, Unix seconds.
         event: the item as it was sent.
         faults: what is wrong with it.
+        dialect: what it is in, see `tallybook.sources`; None for an event of ours.
     """
 
     quarantine_id: str
     created_at_s: int
     event: bytes
     faults: list[Fault]
+    dialect: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,11 @@ class Batch:
         organization_id: whose it is.
         records: events, in the order they were sent.
         quarantined: events that are no good.
-        released: ids of quarantined events that leave quarantine with this commit. With records there is one for each:
-            it leaves unless its record is in conflict, and a record whose entry has left already is a duplicate.
+        released: ids of quarantined events that leave quarantine with this commit. With records the first of them are
+            theirs, one for each: it leaves unless a record of it is in conflict, and a record whose entry has left
+            already is a duplicate.
         columns: events of a large body, instead of records.
+        dialect: what the events came in, see `tallybook.sources`; None for events of ours.
     """
 
     organization_id: str
@@ -52,6 +56,7 @@ class Batch:
     quarantined: Sequence[Quarantined] = ()
     released: Sequence[str] = ()
     columns: Sequence[Columns] = ()
+    dialect: str | None = None
 
     @property
     def events(self) -> int:
@@ -91,6 +96,10 @@ class Outcome:
     duplicates: Counter[str] = field(default_factory=Counter)
     conflicts: list[Conflict] = field(default_factory=list)
     unpriced: Counter[str] = field(default_factory=Counter)
+
+
+EVERYTHING: Final = "tallybook"
+"""The provider whose book is another Tallybook's: all that is recorded may be in it."""
 
 
 class Line(NamedTuple):
@@ -193,6 +202,74 @@ class Rerating(NamedTuple):
     after: int
 
 
+class BilledCost(NamedTuple):
+    """What a provider says that something cost on a day.
+
+    Attributes:
+        day_s: start of the day, Unix seconds.
+        line_item: as the provider spells it; None if it names none.
+        project_id: whose.
+        quantity: how much, in the unit of our part; None if the provider does not say.
+        amount: US dollars, with all its digits.
+    """
+
+    day_s: int
+    line_item: str | None
+    project_id: str | None
+    quantity: Decimal | None
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What was read of a provider's book: whole UTC days, which it says all about.
+
+    Attributes:
+        provider: whose book.
+        start_s: start of the first day, Unix seconds.
+        end_s: end of the last, exclusive.
+        read_at_s: when reading began; what came later is not in it.
+        usage: what was used, an event for each day, kind, model and project.
+        costs: what it cost.
+    """
+
+    provider: str
+    start_s: int
+    end_s: int
+    read_at_s: int
+    usage: Sequence[Record]
+    costs: Sequence[BilledCost]
+
+
+class Side(NamedTuple):
+    """What one book says of a group; None where it says nothing, which is not 0.
+
+    Attributes:
+        quantity: how much was used; None as well where the group is not of one line item.
+        amount: US dollars.
+    """
+
+    quantity: Decimal | int | None
+    amount: Decimal | None
+
+
+class Comparison(NamedTuple):
+    """One group of a day in both books.
+
+    Attributes:
+        start_s: start of the day, Unix seconds.
+        group: values of the query's ``group_by``, in that order; a line item is its part and model, and one of the
+            provider's that is none of ours is a text.
+        recorded: what was recorded here.
+        billed: what the provider says.
+    """
+
+    start_s: int
+    group: tuple[str | Line | None, ...]
+    recorded: Side
+    billed: Side
+
+
 class Difference(NamedTuple):
     """A rollup cell that does not equal its raw events."""
 
@@ -202,6 +279,40 @@ class Difference(NamedTuple):
     measure: str
     rolled_up: int
     raw: int
+
+
+class SourceFacts(NamedTuple):
+    """What one source sent of one usage kind.
+
+    Attributes:
+        source: ``events``, or the dialect its records are in.
+        kind: usage kind.
+        events: how many.
+        first_s: the earliest timestamp, Unix seconds.
+        last_s: the latest.
+    """
+
+    source: str
+    kind: str
+    events: int
+    first_s: int
+    last_s: int
+
+
+class Repeated(NamedTuple):
+    """An id that other software reported more than once, at different instants.
+
+    Attributes:
+        kind: usage kind.
+        id: of the call.
+        events: how many events have it.
+        sources: whose they are.
+    """
+
+    kind: str
+    id: str
+    events: int
+    sources: list[str]
 
 
 class Keep(NamedTuple):
@@ -331,6 +442,40 @@ class Store(Protocol):
         """
         ...
 
+    def keep_reading(self, organization_id: str, reading: Reading) -> None:
+        """Put what was read of a provider in the place of what was read of those days before, in one transaction.
+
+        Raises:
+            NotReady: the engine takes no commits now.
+            Unavailable: it could not take this one. In both cases all is as it was.
+        """
+        ...
+
+    def drop_readings(self, organization_id: str, provider: str) -> int:
+        """Forget what was read of a provider, in one transaction; return how many days."""
+        ...
+
+    def days_read(self, organization_id: str, provider: str) -> dict[int, int]:
+        """Return the days that were read of a provider, and since when that is: Unix seconds, oldest first."""
+        ...
+
+    def books(self) -> list[tuple[str, str]]:
+        """Return organizations and providers of which something was read."""
+        ...
+
+    def reconcile(self, query: Query, provider: str) -> list[Comparison]:
+        """Return what was recorded of a provider's beside what it says itself, ordered by day and group.
+
+        Args:
+            query: by days, grouped by any of ``line_item``, ``model`` and ``project_id``, filtered by ``project_id``.
+            provider: whose book; with `EVERYTHING` all that was recorded is compared, not only what is the provider's.
+
+        Raises:
+            InvalidRequest: there would be more rows than the query allows, or what is no longer kept would be needed.
+            Unavailable: the engine could not answer.
+        """
+        ...
+
     def quarantine(self, organization_id: str, *, after: str | None, limit: int, descending: bool) -> list[Quarantined]:
         """Return quarantined events in the order they arrived, those after an id first to last."""
         ...
@@ -382,6 +527,10 @@ class Store(Protocol):
 
     def facts(self, organization_id: str | None) -> StoreFacts:
         """Return sizes, of one organization or of all."""
+        ...
+
+    def sources(self, organization_id: str, start_s: int, end_s: int) -> tuple[list[SourceFacts], list[Repeated]]:
+        """Return which sources sent events of a window, Unix seconds, half-open, and calls that came more than once."""
         ...
 
     @property

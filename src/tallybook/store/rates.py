@@ -170,7 +170,7 @@ class Rater:
         rules, places = self._rules(columns, series)
         chosen = np.zeros(len(columns), np.int64)
         choices: list[NumberedRule] = []
-        input_tokens = _input_tokens(columns)
+        input_tokens = _tokens_a_request(columns)
         for place, ordered in enumerate(rules):
             mine = places == place
             for rule in ordered:  # the last rule an event satisfies is its own
@@ -297,11 +297,17 @@ def _with_own_costs(columns: Columns, charges: Charges) -> Charges:
     )
 
 
-def _input_tokens(columns: Columns) -> Integers:
-    counts: Integers = np.zeros(len(columns), np.int64)
-    if "input_tokens" in columns.kind.measures:
-        counts = columns.measures[columns.kind.measures.index("input_tokens")]
-    return counts
+def _tokens_a_request(columns: Columns) -> Integers:
+    """Return the input tokens of an event's request, of their mean where it stands for several, rounded up.
+
+    An event that stands for an unknown number, 0, is not taken for one long request.
+    """
+    measures = columns.kind.measures
+    if "input_tokens" not in measures:
+        return np.zeros(len(columns), np.int64)
+    tokens, requests = (columns.measures[measures.index(name)] for name in ("input_tokens", "num_model_requests"))
+    mean: Integers = np.where(requests > 0, -(-tokens // np.maximum(requests, 1)), 0)
+    return mean
 
 
 def same_prices(one: Rate | None, other: Rate | None) -> bool:

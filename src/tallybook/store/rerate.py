@@ -24,6 +24,9 @@ _DAY: Final = (
     'AND "timestamp" < make_timestamp(($day_s::BIGINT + 86400) * 1000000)'
 )
 _ENDLESS: Final = 2**63 - 1
+_TOKENS_A_REQUEST: Final = """CASE WHEN num_model_requests > 0
+    THEN (coalesce(input_tokens, 0) + num_model_requests - 1) // num_model_requests ELSE 0 END"""
+"""As `tallybook.store.rates` has it: an event may stand for several requests."""
 
 Schedule = list[tuple[int, Rate | None]]
 """Since when, Unix milliseconds, which rate."""
@@ -188,7 +191,7 @@ def _apply(connection: duckdb.DuckDBPyConnection, numbers: _Numbers, changes: li
             WHERE {_DAY} AND events.series_id = changes.series_id AND events.rate_id = changes.rate_id
               AND (cost IS NOT NULL) = is_reported
               AND epoch_ms("timestamp") >= since_ms AND epoch_ms("timestamp") < until_ms
-              AND coalesce(input_tokens, 0) > above AND coalesce(input_tokens, 0) <= up_to""",
+              AND {_TOKENS_A_REQUEST} > above AND {_TOKENS_A_REQUEST} <= up_to""",
         {"day_s": day_s},
     ).fetchall()
     connection.unregister("changes")

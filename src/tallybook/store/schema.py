@@ -14,6 +14,9 @@
     level_rates  which rate holds for levels from an instant on, by organization
     reratings    days whose charges were changed afterwards: when, by which book, by how much
     quarantine   events that could not be kept, as they were sent
+    readings     days that were read of a provider's book, and when (see `tallybook.store.readings`)
+    billed_usage   what a provider says was used, by day, kind, project and model
+    billed_costs   what it says that cost, by day, project and line item; amounts as text, with all their digits
 
 A dimension is kept once, in its series, and not in every event and cell: that makes a commit three times faster and a
 grouping a sum over integers. So is a price: events and cells name their rate, and cost quantity times price. `amount`
@@ -143,6 +146,19 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         """CREATE TABLE kept AS
            SELECT make_timestamp(0) AS events, make_timestamp(0) AS minutes, make_timestamp(0) AS hours""",
+    ),
+    (
+        "ALTER TABLE quarantine ADD COLUMN dialect VARCHAR",
+        "ALTER TABLE events ADD COLUMN dialect VARCHAR",
+        "DROP VIEW facts",
+        f"CREATE VIEW facts AS SELECT * REPLACE ({_FACTS}), rowid AS row_number FROM events",
+        """CREATE TABLE readings (organization_id VARCHAR NOT NULL, provider VARCHAR NOT NULL, "day" TIMESTAMP NOT NULL,
+            read_at TIMESTAMP NOT NULL)""",
+        f"""CREATE TABLE billed_usage (organization_id VARCHAR NOT NULL, provider VARCHAR NOT NULL,
+            "day" TIMESTAMP NOT NULL, kind VARCHAR NOT NULL, project_id VARCHAR, model VARCHAR, {_FLOW_COLUMNS})""",
+        """CREATE TABLE billed_costs (organization_id VARCHAR NOT NULL, provider VARCHAR NOT NULL,
+            "day" TIMESTAMP NOT NULL, project_id VARCHAR, line_item VARCHAR, quantity VARCHAR,
+            amount VARCHAR NOT NULL)""",
     ),
 )
 """Statements that lead from each version to the next; the first makes version 1. Only ever appended to."""

@@ -6,8 +6,10 @@ from tallybook import __version__
 from tallybook.event import COUNT_MAX, TEXT_MAX
 from tallybook.keys import ALL_SCOPES, LIFE_S_MAX
 from tallybook.kinds import DIMENSIONS, KINDS, Dimension, UsageKind
-from tallybook.timegrid import INSTANT_MAX_S, WIDTHS
+from tallybook.parts import LINE_ITEM_MAX
+from tallybook.timegrid import INSTANT_MAX_S
 from tallybook.wire.params import COSTS, USAGE, Endpoint
+from tallybook.wire.params import RECONCILIATION as RECONCILED
 
 Json = dict[str, object]
 
@@ -21,7 +23,7 @@ _TEXT: Final[Json] = {"type": "string", "minLength": 1, "maxLength": TEXT_MAX}
 def openapi() -> Json:
     """Return the description as a JSON-ready object."""
     paths: Json = {f"/v1/organization/usage/{kind.name}": {"get": _usage(kind)} for kind in KINDS.values()}
-    paths |= _costs() | _EVENTS | _QUARANTINE | _KEYS | _MAINTAIN | _OPERATE
+    paths |= _costs() | _EVENTS | _otlp() | _RECONCILIATION | _QUARANTINE | _KEYS | _MAINTAIN | _OPERATE
     return {
         "openapi": "3.1.0",
         "info": {
@@ -40,6 +42,40 @@ def openapi() -> Json:
     }
 
 
+def _otlp() -> Json:
+    """OTLP's endpoints, in the one of its two types that can be described here."""
+    return {
+        f"/v1/{signal}": {"post": _otlp_operation(signal, body, rejected)}
+        for signal, body, rejected in (
+            ("traces", "resourceSpans", "rejectedSpans"),
+            ("metrics", "resourceMetrics", "rejectedDataPoints"),
+        )
+    }
+
+
+def _otlp_operation(signal: str, body: str, rejected: str) -> Json:
+    counted = {"type": "object", "properties": {rejected: _STRING, "errorMessage": _STRING}}
+    done: Json = {"type": "object", "properties": {"partialSuccess": counted}}
+    status: Json = {
+        "type": "object",
+        "required": ["code", "message"],
+        "properties": {"code": _INTEGER, "message": _STRING},
+    }
+    wrong = {"description": "What is wrong, as google.rpc.Status; in OpenAI's envelope for a Content-Type of neither."}
+    operation = _operation(
+        f"record_{signal}",
+        f"Record usage from OpenTelemetry's {signal}: OTLP/HTTP, in JSON, or in protobuf as application/x-protobuf",
+        "events",
+        done,
+        body={"type": "object", "properties": {body: {"type": ["array", "null"], "items": {"type": "object"}}}},
+    )
+    responses = {
+        "200": {"description": "Stored; what is not counted is told as partial success."} | _json(done),
+        "default": wrong | _json({"oneOf": [status, _ref("error")]}),
+    }
+    return operation | {"responses": responses}
+
+
 def _usage(kind: UsageKind) -> Json:
     page = _page(_result(kind))
     return _operation(f"usage_{kind.name}", f"Usage: {kind.name}", "usage", page, parameters=_asked(USAGE[kind.name]))
@@ -50,7 +86,9 @@ def _asked(endpoint: Endpoint) -> list[Json]:
     return [
         _parameter("start_time", _INSTANT, "Start of the window, Unix seconds, inclusive.", required=True),
         _parameter("end_time", _INSTANT, "End of the window, Unix seconds, exclusive. Absent: now."),
-        _parameter("bucket_width", {"type": "string", "enum": list(WIDTHS), "default": "1d"}, "Width of a bucket."),
+        _parameter(
+            "bucket_width", {"type": "string", "enum": list(endpoint.widths), "default": "1d"}, "Width of a bucket."
+        ),
         _parameter(
             "group_by",
             {"type": "array", "items": {"type": "string", "enum": list(endpoint.group_by)}},
@@ -92,6 +130,8 @@ def _limits(endpoint: Endpoint) -> str:
 
 
 def _filter(name: str, dimension: Dimension) -> Json:
+    if name == "provider":
+        return _parameter(name, _TEXT, f"{dimension.meaning.capitalize()}.", required=True)
     if name == "batch":
         return _parameter(name, {"type": "boolean"}, "Only batch jobs, or only others. Absent: both.")
     items = {"type": "string", "enum": list(dimension.values)} if dimension.values else _TEXT
@@ -363,6 +403,7 @@ _EVENT: Final[Json] = {
     },
 }
 
+_RECORD: Final[Json] = {"type": "object"}
 _EVENTS: Final[Json] = {
     "/v1/organization/usage/events": {
         "post": _operation(
@@ -372,7 +413,27 @@ _EVENTS: Final[Json] = {
             _ref("receipt"),
             body={"oneOf": [_EVENT, {"type": "array", "items": _EVENT, "minItems": 1}]},
         )
-    }
+    },
+    **{
+        f"/v1/organization/usage/events/{name}": {
+            "post": _operation(
+                f"record_{name.replace('-', '_')}",
+                f"Record {records}: one, an array, or one a line (NDJSON)",
+                "events",
+                _ref("receipt"),
+                body={"oneOf": [_RECORD, {"type": "array", "items": _RECORD}]},
+            )
+        }
+        for name, records in (
+            ("litellm", "what LiteLLM's generic callback sends"),
+            ("openai", "answers of OpenAI's API, or of servers that answer like it"),
+            ("anthropic", "answers of Anthropic's API"),
+            ("otlp", "OpenTelemetry's traces in JSON, as a collector writes them to files"),
+            ("otlp-metrics", "OpenTelemetry's metrics in JSON, likewise"),
+            ("cloudevents", "CloudEvents in JSON, with events of ours as data"),
+            ("sync", "events that stand for what a provider tells of an hour"),
+        )
+    },
 }
 
 _QUARANTINE_ID: Final = [_parameter("quarantine_id", _STRING, "Id of the entry.", required=True, where="path")]
@@ -489,6 +550,25 @@ _MAINTAIN: Final[Json] = {
             },
         )
     },
+    "/v1/organization/usage/sources": {
+        "get": _operation(
+            "sources",
+            "Which sources sent events lately, and which calls came more than once",
+            "maintenance",
+            {
+                "type": "object",
+                "required": ["object", "start_time", "end_time", "sources", "repeated"],
+                "properties": {
+                    "object": {"const": "organization.usage.sources"},
+                    "start_time": _INTEGER,
+                    "end_time": _INTEGER,
+                    "sources": {"type": "array", "items": {"type": "object"}},
+                    "repeated": {"type": "array", "items": {"type": "object"}},
+                },
+            },
+            parameters=_WINDOW,
+        )
+    },
     "/v1/organization/usage/check": {
         "get": _operation(
             "check",
@@ -509,6 +589,106 @@ _MAINTAIN: Final[Json] = {
                 },
             },
         )
+    },
+}
+
+_PROVIDER: Final = [_parameter("provider", _TEXT, "Whose book.", required=True, where="path")]
+_BOOKS_PATH: Final = "/v1/organization/reconciliation/books"
+_OPTIONAL_AMOUNT: Final[Json] = {
+    "type": ["object", "null"],
+    "properties": {"value": {"type": "number"}, "currency": {"const": "usd"}},
+}
+_BOOK_SIDE: Final[Json] = {
+    "type": "object",
+    "required": ["quantity", "amount"],
+    "properties": {"quantity": {"type": ["number", "null"]}, "amount": _OPTIONAL_AMOUNT},
+}
+_READING: Final[Json] = {
+    "type": "object",
+    "required": ["start_time", "end_time", "read_at", "usage", "costs"],
+    "additionalProperties": False,
+    "properties": {
+        "start_time": _INSTANT | {"description": "Start of the first day (UTC)."},
+        "end_time": _INSTANT | {"description": "End of the last."},
+        "read_at": _INSTANT | {"description": "When reading began; what came later is not in it."},
+        "usage": {"type": "array", "items": _EVENT, "description": "Sums of a day, as events at its start."},
+        "costs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["start_time", "amount"],
+                "additionalProperties": False,
+                "properties": {
+                    "start_time": _INSTANT,
+                    "line_item": {"type": ["string", "null"], "minLength": 1, "maxLength": LINE_ITEM_MAX},
+                    "project_id": {"type": ["string", "null"], "minLength": 1, "maxLength": TEXT_MAX},
+                    "quantity": {"type": ["number", "string", "null"]},
+                    "amount": {
+                        "type": "object",
+                        "required": ["value", "currency"],
+                        "additionalProperties": False,
+                        "properties": {"value": {"type": ["number", "string"]}, "currency": {"const": "usd"}},
+                    },
+                },
+            },
+        },
+    },
+}
+_RECONCILIATION: Final[Json] = {
+    "/v1/organization/reconciliation": {
+        "get": _operation(
+            "reconcile",
+            "What was recorded beside what a provider says, by UTC day",
+            "reconciliation",
+            _page(
+                {
+                    "type": "object",
+                    "required": ["object", "provider", *RECONCILED.group_by, "recorded", "billed", "difference"],
+                    "properties": {
+                        "object": {"const": "organization.reconciliation.result"},
+                        "provider": _STRING,
+                        **{name: {"type": ["string", "null"]} for name in RECONCILED.group_by},
+                        "quantity_unit": {"type": ["string", "null"]},
+                        "recorded": _BOOK_SIDE,
+                        "billed": _BOOK_SIDE,
+                        "difference": _BOOK_SIDE,
+                    },
+                }
+            ),
+            parameters=_asked(RECONCILED),
+        )
+    },
+    _BOOKS_PATH: {
+        "get": _operation(
+            "list_books",
+            "Providers that were read, and how far they are from what was recorded",
+            "reconciliation",
+            _plain_list("book"),
+        )
+    },
+    f"{_BOOKS_PATH}/{{provider}}": {
+        "get": _operation(
+            "get_book",
+            "Days that were read of a provider",
+            "reconciliation",
+            _plain_list("day_read"),
+            parameters=_PROVIDER,
+        ),
+        "put": _operation(
+            "put_reading",
+            "Replace what a provider says of some days",
+            "reconciliation",
+            {"type": "object"},
+            parameters=_PROVIDER,
+            body=_READING,
+        ),
+        "delete": _operation(
+            "drop_book",
+            "Forget what was read of a provider",
+            "reconciliation",
+            {"type": "object"},
+            parameters=_PROVIDER,
+        ),
     },
 }
 
@@ -558,13 +738,14 @@ _SCHEMAS: Final[Json] = {
     },
     "receipt": {
         "type": "object",
-        "required": ["object", "accepted", "duplicates", "conflicts", "rejected", "faults"],
+        "required": ["object", "accepted", "duplicates", "conflicts", "rejected", "ignored", "faults"],
         "properties": {
             "object": {"const": "organization.usage.events.receipt"},
             "accepted": _INTEGER,
             "duplicates": _INTEGER,
             "conflicts": _INTEGER,
             "rejected": _INTEGER,
+            "ignored": _INTEGER,
             "faults": {"type": "array", "items": _ref("fault"), "maxItems": 100},
         },
     },
@@ -609,6 +790,34 @@ _SCHEMAS: Final[Json] = {
             "checked": {"type": ["string", "null"]},
         },
     },
+    "book": {
+        "type": "object",
+        "required": ["object", "provider", "days", "read_at", "recorded", "billed", "difference", "ratio", "beyond"],
+        "properties": {
+            "object": {"const": "organization.reconciliation.book"},
+            "provider": _STRING,
+            "days": _INTEGER | {"description": "How many days were read."},
+            "read_at": _INTEGER | {"description": "When it was last read."},
+            "start_time": {"type": ["integer", "null"], "description": "First of the last settled days."},
+            "end_time": {"type": ["integer", "null"]},
+            "recorded": _OPTIONAL_AMOUNT,
+            "billed": _OPTIONAL_AMOUNT,
+            "difference": _OPTIONAL_AMOUNT,
+            "ratio": {"type": ["number", "null"]},
+            "beyond": {"type": "boolean", "description": "Whether the difference is beyond the settings."},
+            "allowed": {"type": "object"},
+        },
+    },
+    "day_read": {
+        "type": "object",
+        "required": ["object", "start_time", "end_time", "read_at"],
+        "properties": {
+            "object": {"const": "organization.reconciliation.day"},
+            "start_time": _INTEGER,
+            "end_time": _INTEGER,
+            "read_at": _INTEGER,
+        },
+    },
     "rerating": {
         "type": "object",
         "required": ["object", "dry_run", "book_id", "days"],
@@ -635,11 +844,12 @@ _SCHEMAS: Final[Json] = {
     },
     "quarantined_event": {
         "type": "object",
-        "required": ["object", "id", "created_at", "event", "faults"],
+        "required": ["object", "id", "created_at", "source", "event", "faults"],
         "properties": {
             "object": {"const": "organization.usage.quarantined_event"},
             "id": _STRING,
             "created_at": _INTEGER,
+            "source": _STRING | {"description": "What it is a record of: events, or the dialect it was sent in."},
             "event": {"description": "As it was sent; a string if it was not JSON."},
             "faults": {"type": "array", "items": {"type": "object"}},
         },

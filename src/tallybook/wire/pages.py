@@ -1,15 +1,16 @@
 """Rows to the bytes of a page, as clients of the Usage and Costs APIs read them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final, cast
 
 import msgspec
 
 from tallybook.kinds import UsageKind
-from tallybook.money import CURRENCY, plain, text
+from tallybook.money import CURRENCY, difference, plain, share, text
 from tallybook.parts import PARTS, line_item
-from tallybook.wire.params import COSTS, PageRequest
+from tallybook.store.protocol import Comparison, Line, Side
+from tallybook.wire.params import COSTS, RECONCILIATION, PageRequest
 
 _ENCODER: Final = msgspec.json.Encoder()
 
@@ -68,6 +69,83 @@ def render_costs(
     return _page(request, results())
 
 
+def render_reconciliation(
+    request: PageRequest,
+    provider: str,
+    rows: Iterable[Comparison],
+    days_read: Mapping[int, int],
+    *,
+    fields: bool = False,
+) -> bytes:
+    """Return the body of a page of both books.
+
+    Args:
+        request: what was asked.
+        provider: whose book.
+        rows: both sides of each group, for all its buckets.
+        days_read: the days that were read of it, and since when that is, Unix seconds.
+        fields: line items are named in the words of the Usage API's fields.
+    """
+    places = _places(RECONCILIATION.group_by, request)
+
+    def results() -> Iterator[tuple[int, object]]:
+        for row in rows:
+            values = (None if place is None else row.group[place] for place in places)
+            named = dict(zip(RECONCILIATION.group_by, values, strict=True))
+            line, unit = named["line_item"], None
+            if isinstance(line, Line):
+                part = PARTS[line.part]
+                named["line_item"], unit = line_item(part, line.model, fields=fields), part.quantity_unit
+            yield (
+                row.start_s,
+                {
+                    "object": "organization.reconciliation.result",
+                    "provider": provider,
+                    **named,
+                    "quantity_unit": unit,
+                    "recorded": _side(row.recorded),
+                    "billed": _side(row.billed),
+                    "difference": _difference(row, is_read=row.start_s in days_read),
+                },
+            )
+
+    facts: dict[int, dict[str, object]] = {
+        start_s: {
+            "read_at": days_read.get(start_s),
+            "complete": days_read.get(start_s, 0) >= end_s,
+        }
+        for start_s, end_s in request.buckets
+    }
+    return _page(request, results(), facts)
+
+
+def _side(side: Side) -> dict[str, object]:
+    return {"quantity": _optional(side.quantity), "amount": amount(side.amount)}
+
+
+def _difference(row: Comparison, *, is_read: bool) -> dict[str, object]:
+    """Return what was recorded less what was billed; of a day that was never read nothing is known."""
+    quantity = amount_ = ratio = None
+    if is_read:
+        quantity = difference(_decimal(row.recorded.quantity), _decimal(row.billed.quantity))
+        amount_ = difference(row.recorded.amount, row.billed.amount)
+        ratio = share(amount_, row.billed.amount)
+    return {"quantity": _optional(quantity), "amount": amount(amount_), "ratio": _optional(ratio)}
+
+
+def _decimal(value: Decimal | int | None) -> Decimal | None:
+    return None if value is None else Decimal(value)
+
+
+def _optional(value: Decimal | int | None) -> msgspec.Raw | int | None:
+    return number(value) if isinstance(value, Decimal) else value
+
+
+def amount(value: Decimal | None) -> object:
+    """Return dollars as costs have them, None for none."""
+    return None if value is None else _Amount(number(value))
+
+
 class _Amount(msgspec.Struct, gc=False):
     value: msgspec.Raw
     currency: str = CURRENCY
@@ -92,14 +170,19 @@ def _places(names: tuple[str, ...], request: PageRequest) -> list[int | None]:
     return [grouped.index(name) if name in grouped else None for name in names]
 
 
-def _page(request: PageRequest, results: Results) -> bytes:
+def _page(request: PageRequest, results: Results, facts: Mapping[int, dict[str, object]] | None = None) -> bytes:
+    """Return a page; facts are what is told of a bucket besides its results, by its start."""
+    facts = facts or {}
     found: dict[int, list[object]] = {}
     for start_s, result in results:
         found.setdefault(start_s, []).append(result)
     return _ENCODER.encode(
         {
             "object": "page",
-            "data": [_bucket(start_s, end_s, found.get(start_s, [])) for start_s, end_s in request.buckets],
+            "data": [
+                _bucket(start_s, end_s, found.get(start_s, [])) | facts.get(start_s, {})
+                for start_s, end_s in request.buckets
+            ],
             "has_more": request.next_page is not None,
             "next_page": request.next_page,
         }

@@ -14,6 +14,7 @@ import msgspec
 from tallybook.errors import InvalidRequest
 from tallybook.event import TEXT_MAX, nearest
 from tallybook.kinds import DIMENSIONS, KINDS, Dimension
+from tallybook.parts import LINE_ITEM_MAX
 from tallybook.query import Query
 from tallybook.timegrid import COST_WIDTHS, INSTANT_MAX_S, MINUTE_S, WIDTHS, Width, buckets, floor_s
 from tallybook.wire.cursor import Cursor, read_cursor, write_cursor
@@ -33,6 +34,7 @@ class Endpoint:
         filters: filter parameter to what it selects by.
         widths: bucket widths by name.
         is_aligned: the first bucket begins at the edge of the grid before the window's start, not at its minute.
+        is_whole: the last bucket is whole as well, whenever the window ends.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Endpoint:
     filters: Mapping[str, Dimension]
     widths: Mapping[str, Width]
     is_aligned: bool = False
+    is_whole: bool = False
 
 
 USAGE: Final = {
@@ -64,6 +67,16 @@ COSTS: Final = Endpoint(
     is_aligned=True,
 )
 """The reference has the first five to group by, and filters on projects, keys and line items; the rest is ours."""
+
+RECONCILIATION: Final = Endpoint(
+    "reconciliation",
+    ("line_item", "model", "project_id"),
+    {"provider": Dimension("provider", "provider", "whose book"), "project_ids": DIMENSIONS["project_id"]},
+    {"1d": COST_WIDTHS["1d"]},
+    is_aligned=True,
+    is_whole=True,
+)
+"""Both books side by side, by whole days: a provider's has no parts of days."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +128,8 @@ def parse(
         [organization_id, endpoint.name, start_s, end_s, width.name, group_by, sorted(filters.items())]
     )
     first_s = floor_s(start_s, width.seconds if endpoint.is_aligned else MINUTE_S)
-    cursor = Cursor(first_s, now_s if end_s is None else end_s)
+    last_s = now_s if end_s is None else end_s
+    cursor = Cursor(first_s, -floor_s(-last_s, width.seconds) if endpoint.is_whole else last_s)
     if page := _one(given, "page"):
         cursor = read_cursor(page, question)
     page_buckets = buckets(cursor.next_s, cursor.end_s, width.seconds, limit)
@@ -242,7 +256,7 @@ def _group_by(given: dict[str, list[str]], endpoint: Endpoint) -> tuple[str, ...
 def _filter(values: Sequence[str], name: str, dimension: Dimension) -> tuple[str | bool, ...]:
     if dimension is DIMENSIONS["batch"]:
         values = [value.lower() for value in values]  # Python's str(True) is "True"
-    longest = 2 * TEXT_MAX if dimension is _LINE_ITEM else TEXT_MAX
+    longest = LINE_ITEM_MAX if dimension is _LINE_ITEM else TEXT_MAX
     for value in values:
         if not 1 <= len(value) <= longest:
             raise _invalid(name, f"a value has 1 to {longest} characters, but got {value[:64]!r} instead.")

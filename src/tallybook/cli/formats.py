@@ -1,0 +1,117 @@
+"""What the rows of a file are: events of ours, or records of other software (see `tallybook.sources`)."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from tallybook.kinds import DIMENSIONS, KINDS, MEASURES
+from tallybook.sources import anthropic, litellm, openai, openai_dashboard
+from tallybook.sources.record import Event, Options
+
+FIELDS: Final = ("kind", "id", "timestamp", *DIMENSIONS, *MEASURES, "cost")
+"""Every field of an event."""
+
+FORMATS: Final[Mapping[str, Callable[[Any, Options], list[Event]] | None]] = {
+    "events": None,
+    "openai": openai.events,
+    "anthropic": anthropic.events,
+    "litellm": litellm.events,
+    "openai-dashboard": openai_dashboard.events,
+}
+"""What `--format` takes, and how a row of it becomes events."""
+
+
+def detect(row: Mapping[str, Any]) -> str:
+    """Return the format of a file by its first row."""
+    if "kind" in row:
+        return "events"
+    if "result" in row and "custom_id" in row:
+        return "anthropic"
+    if "call_type" in row:
+        return "litellm"
+    if all(name in row for name in openai_dashboard.SIGNS):
+        return "openai-dashboard"
+    if row.get("type") == "message" and "usage" in row:
+        return "anthropic"
+    is_answer = "custom_id" in row or ("object" in row and "usage" in row)
+    return "openai" if is_answer or isinstance(row.get("response"), dict) else "events"
+
+
+def event(row: Mapping[str, Any], columns: Mapping[str, str]) -> Event:
+    """Return the event a row of a table stands for; what is wrong with it is for the server to say.
+
+    Args:
+        row: columns and their cells.
+        columns: from which column each field comes; if empty, columns are fields.
+    """
+    if columns:
+        row = {field: row[column] for field, column in columns.items() if column in row}
+    return {field: value_of(field, value) for field, value in row.items() if not _is_absent(value)}
+
+
+def add(found: Event, constants: Mapping[str, str]) -> None:
+    """Give an event what it lacks of the fields that every event of a file has."""
+    found.setdefault("kind", constants.get("kind"))
+    kind = KINDS.get(found["kind"]) if isinstance(found["kind"], str) else None
+    for field, value in constants.items():
+        if kind is None or field not in DIMENSIONS or field in kind.dimensions:
+            found.setdefault(field, value_of(field, value))
+    if found["kind"] is None:
+        del found["kind"]
+
+
+def _is_absent(value: Any) -> bool:
+    """Whether a cell is empty; tables that have no other word for it write "not a number"."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def value_of(field: str, value: Any) -> Any:
+    """Return a cell as the type the event's field has; what cannot be read is passed on as it is, to be refused."""
+    if field == "cost":
+        return _cost(value)
+    if isinstance(value, date):
+        value = value.isoformat()
+    if isinstance(value, str):
+        return _read(field, value)
+    if isinstance(value, float) and value.is_integer() and field in MEASURES:
+        return int(value)  # tables without nullable integers hold counts as floats
+    return value
+
+
+def _read(field: str, value: str) -> Any:
+    if field == "batch":
+        return {"true": True, "1": True, "false": False, "0": False}.get(value.lower(), value)
+    if field == "timestamp":
+        return _timestamp(value)
+    if field in MEASURES:
+        try:
+            return float(value) if field == "seconds" else int(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _cost(value: Any) -> Any:
+    """Return the producer's own figure as events have it; a bare number is US dollars, to its last digit."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        return value
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        return value
+    return {"value": amount, "currency": "usd"} if amount.is_finite() else str(value)
+
+
+def _timestamp(value: str) -> Any:
+    try:
+        return json.loads(value) if value.replace(".", "", 1).isdecimal() else _rfc3339(value)
+    except ValueError:
+        return value
+
+
+def _rfc3339(value: str) -> str:
+    found = datetime.fromisoformat(value)
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).isoformat()

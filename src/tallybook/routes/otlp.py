@@ -1,0 +1,156 @@
+"""``POST /v1/traces`` and ``POST /v1/metrics``: OTLP over HTTP, protobuf and JSON.
+
+Answers, also of what goes wrong, are in the type of the request and in OTLP's manner: partial success for what is not
+counted, a Status for what is refused. A sender takes 400, 401, 403 and 413 for good, and tries again after 429 and 503.
+
+Source: OTLP specification 1.x, "OTLP/HTTP Response".
+"""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from google.rpc.code_pb2 import Code
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from tallybook.errors import RequestError, UnsupportedMediaType
+from tallybook.ingest.decode import Decoded
+from tallybook.ingest.otlp import Limits, decode_metrics, decode_traces
+from tallybook.routes.context import REFUSE, Context, answer
+from tallybook.routes.events import take
+from tallybook.store.protocol import Outcome
+
+_JSON: Final = "application/json"
+_PROTOBUF: Final = "application/x-protobuf"
+_CODES: Final = {
+    400: Code.INVALID_ARGUMENT,
+    401: Code.UNAUTHENTICATED,
+    403: Code.PERMISSION_DENIED,
+    413: Code.INVALID_ARGUMENT,
+    415: Code.INVALID_ARGUMENT,
+    429: Code.RESOURCE_EXHAUSTED,
+    503: Code.UNAVAILABLE,
+}
+
+
+class _Signal(NamedTuple):
+    """One of the two endpoints.
+
+    Attributes:
+        dialect: as quarantine and metrics have it.
+        items: what a body has many of.
+        decode: reads a body.
+        response: what is answered, in protobuf.
+        rejected: its field that counts what is not counted, in protobuf and in JSON.
+    """
+
+    dialect: str
+    items: str
+    decode: Callable[..., Decoded]
+    response: Callable[..., Any]
+    rejected: tuple[str, str]
+
+
+_TRACES: Final = _Signal(
+    "otlp", "Spans", decode_traces, ExportTraceServiceResponse, ("rejected_spans", "rejectedSpans")
+)
+_METRICS: Final = _Signal(
+    "otlp-metrics",
+    "Data points",
+    decode_metrics,
+    ExportMetricsServiceResponse,
+    ("rejected_data_points", "rejectedDataPoints"),
+)
+
+
+def receiver(signal: _Signal) -> Callable[[Request], Awaitable[Response]]:
+    """Return the endpoint of a signal."""
+
+    async def receive(request: Request) -> Response:
+        is_json = _is_json(request)
+        request.scope[REFUSE] = partial(_refusal, is_json=is_json)
+
+        def read(app: Context, body: bytes, received_ms: int) -> Decoded:
+            limits = Limits(received_ms, app.settings.events_max, app.store.kept.events_s * 1000)
+            return signal.decode(body, app.options, limits, is_json=is_json)
+
+        outcome, decoded, quarantined = await take(request, read, signal.dialect)
+        return _accepted(signal, *_not_counted(signal, outcome, decoded, bool(quarantined)), is_json=is_json)
+
+    return receive
+
+
+def _is_json(request: Request) -> bool:
+    """Return which of the two types a body has.
+
+    Raises:
+        UnsupportedMediaType: neither.
+    """
+    sent = request.headers.get("content-type", "")
+    name = sent.partition(";")[0].strip().lower()
+    if name not in (_JSON, _PROTOBUF):
+        raise UnsupportedMediaType(
+            f"Content-Type {sent[:64]!r} is not OTLP's; send {_PROTOBUF} or {_JSON}",
+            param="Content-Type",
+            code="unsupported_content_type",
+        )
+    return name == _JSON
+
+
+def _not_counted(signal: _Signal, outcome: Outcome, decoded: Decoded, is_kept: bool) -> tuple[int, str]:
+    """Return how many items are not counted, and why the first of them is not."""
+    conflicts = {decoded.indexes[conflict.position]: conflict for conflict in outcome.conflicts}
+    count = len(decoded.rejected) + len(conflicts)
+    if decoded.rejected:
+        first = decoded.rejected[0]
+        where = "; in quarantine, to be mended and replayed" if is_kept else ""
+        problem = first.faults[0].message
+        return count, f"{signal.items} not counted: {count}{where}. At index {first.index}: {problem}"
+    if conflicts:
+        index, conflict = next(iter(conflicts.items()))
+        problem = (
+            f"the same call is stored already with {conflict.field} {conflict.stored}, and now has {conflict.sent}; "
+            "the first stands"
+        )
+        return count, f"{signal.items} not counted: {count}. At index {index}: {problem}"
+    return 0, ""
+
+
+def _accepted(signal: _Signal, rejected: int, message: str, *, is_json: bool) -> Response:
+    in_protobuf, in_json = signal.rejected
+    if is_json:
+        partial_success = {in_json: str(rejected), "errorMessage": message}
+        return answer({"partialSuccess": partial_success} if rejected else {})
+    response = signal.response()
+    if rejected:
+        setattr(response.partial_success, in_protobuf, rejected)
+        response.partial_success.error_message = message
+    return Response(response.SerializeToString(), media_type=_PROTOBUF)
+
+
+def _refusal(error: RequestError, *, is_json: bool) -> Response:
+    """Return an error as a Status."""
+    # A key that is wrong stays wrong: who is asked to try again later would do that, with every batch.
+    is_hopeless = error.code == "too_many_attempts"
+    status = 401 if is_hopeless else error.status
+    code = int(_CODES.get(status, Code.INTERNAL))
+    if is_json:
+        content = msgspec.json.encode({"code": code, "message": error.message})
+    else:
+        content = Status(code=code, message=error.message).SerializeToString()
+    response = Response(content, status, media_type=_JSON if is_json else _PROTOBUF)
+    if error.retry_after_s is not None and not is_hopeless:
+        response.headers["retry-after"] = str(error.retry_after_s)
+    return response
+
+
+routes = [
+    Route("/v1/traces", receiver(_TRACES), methods=["POST"]),
+    Route("/v1/metrics", receiver(_METRICS), methods=["POST"]),
+]

@@ -1,0 +1,220 @@
+"""LiteLLM: one record a call of its gateway.
+
+A record is what its generic callback sends (``StandardLoggingPayload``), or a row of its table of spend logs.
+
+Source: package litellm 1.106 to 1.109, ``litellm/types/utils.py`` and its database's schema.
+"""
+
+import json
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from tallybook.sources import openai
+from tallybook.sources.record import NO_OPTIONS, Event, FaultyRecord, Fields, Options, cost, made
+
+_KINDS: Final = {
+    "embedding": "embeddings",
+    "image_generation": "images",
+    "image_edit": "images",
+    "image_variation": "images",
+    "transcription": "audio_transcriptions",
+    "speech": "audio_speeches",
+    "moderation": "moderations",
+    "decisions": "decisions",
+}
+"""What a call is counted as, by its type without the ``a`` of asynchronous ones; anything else with tokens is a
+completion, whatever it will be called."""
+_SOURCES: Final = {"image_edit": "image.edit", "image_variation": "image.variation"}
+_BATCH: Final = "retrieve_batch"
+_PERIODS: Final = {
+    "input_cache_write_30m_tokens": "ephemeral_5m_input_tokens",
+    "input_cache_write_12h_tokens": "ephemeral_1h_input_tokens",
+}
+"""How long a cache lasts, the shorter and the longer, as `tallybook.sources.anthropic` has it."""
+
+
+def events(record: Any, options: Options = NO_OPTIONS) -> list[Event]:
+    """Return the events of one call.
+
+    Args:
+        record: the payload, or the row.
+        options: whether LiteLLM's cost is taken.
+
+    Returns:
+        None of them for calls that failed, were answered from LiteLLM's own cache, or used nothing, such as a list of
+        files.
+
+    Raises:
+        FaultyRecord: it is no such payload, or a field has the wrong type.
+    """
+    if not isinstance(record, dict):
+        raise FaultyRecord(None, record, "a record is a JSON object as LiteLLM's generic callback sends it")
+    call = Fields(_from_spend_log(record) if "spend" in record and "request_id" in record else record)
+    if "call_type" not in call or "status" not in call:
+        lacking = "call_type" if "call_type" not in call else "status"
+        raise call.wrong(lacking, "is missing; send what LiteLLM's generic_api callback sends")
+    if call.values["status"] != "success" or call.values.get("cache_hit") is True:
+        return []
+    name = (call.text("call_type") or "").lstrip("_")
+    if name not in _KINDS and name[:1] == "a" and name != "anthropic_messages":
+        name = name[1:]
+    usage = _usage(call)
+    common = _common(call, name)
+    kind = _KINDS.get(name)
+    found = [_counted(kind, name, call, usage, common)] if kind else _tokens(call, name, usage, common)
+    if found and options.takes_costs and (told := cost(call.values.get("response_cost"))):
+        found[0]["cost"] = told  # of everything the call used
+        for other in found[1:]:
+            other["cost"] = {"value": 0, "currency": "usd"}
+    return found
+
+
+def _said(call: Fields) -> str:
+    """Return the text that was spoken, which is logged as it is or as a message."""
+    said = call.any("messages")
+    if isinstance(said, list) and len(said) == 1 and isinstance(said[0], dict):
+        said = said[0].get("content")
+    if not isinstance(said, str):
+        raise call.wrong("messages", "must hold the text that was spoken; its characters are what is counted")
+    return said
+
+
+def _from_spend_log(row: Event) -> Event:
+    """Return the payload that a row of the spend logs was made from, as far as the row has it."""
+    metadata = _object(row.get("metadata"))
+    counts = {name: _count(row.get(name)) for name in ("prompt_tokens", "completion_tokens")}
+    details = _object(metadata.get("usage_object")) or counts | _object(metadata.get("additional_usage_values"))
+    who = {
+        "user_api_key_hash": row.get("api_key"),
+        "user_api_key_user_id": row.get("user"),
+        "user_api_key_team_id": row.get("team_id"),
+    }
+    return {
+        **{name: row.get(name) for name in ("call_type", "model", "end_user")},
+        **counts,
+        "id": row["request_id"],
+        "status": row.get("status") or metadata.get("status") or "success",
+        "endTime": _instant(row.get("endTime")),
+        "cache_hit": str(row.get("cache_hit")).lower() == "true",
+        "response_cost": row["spend"],
+        "response": _object(row.get("response")),
+        "messages": row.get("messages"),
+        "metadata": metadata | {"usage_object": details} | {name: value for name, value in who.items() if value},
+    }
+
+
+def _count(value: Any) -> Any:
+    """Return a count that may be written as text, as tables have it."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def _object(value: Any) -> Event:
+    """Return an object that may be written as text, as tables have it; empty where it is none."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _instant(value: Any) -> Any:
+    """Return an instant as events have it; the database writes UTC without saying so."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError:
+        return value
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).isoformat()
+
+
+def _common(call: Fields, name: str) -> Event:
+    metadata = call.fields("metadata")
+    tier = call.fields("cost_breakdown").text("service_tier") or call.fields("response").text("service_tier")
+    common: Event = {
+        "id": call.text("id", "litellm_call_id"),
+        "timestamp": call.any("endTime", "startTime"),
+        "project_id": metadata.text("user_api_key_project_id", "user_api_key_team_id"),
+        "user_id": metadata.text("user_api_key_user_id") or call.text("end_user"),
+        "api_key_id": metadata.text("user_api_key_hash"),
+        "model": call.text("model"),
+        "service_tier": tier,
+    }
+    if name == _BATCH:
+        # It may be looked at many times: what stays the same is the batch, and when it was done.
+        batch = call.fields("response")
+        common |= {
+            "batch": True,
+            "id": batch.text("id") or common["id"],
+            "timestamp": batch.any("completed_at") or common["timestamp"],
+        }
+    return common
+
+
+def _usage(call: Fields) -> Fields:
+    """Return the most detailed account of what was used."""
+    for where in (call.fields("metadata"), call.fields("hidden_params")):
+        if where.fields("usage_object").values:
+            return where.fields("usage_object")
+    response = call.values.get("response")
+    return call.fields("response").fields("usage") if isinstance(response, dict) else Fields({})
+
+
+def _tokens(call: Fields, name: str, usage: Fields, common: Event) -> list[Event]:
+    tokens = openai.token_fields(usage)
+    if tokens["input_tokens"] is None:
+        tokens["input_tokens"] = call.count("prompt_tokens")
+    if tokens["output_tokens"] is None:
+        tokens["output_tokens"] = call.count("completion_tokens")
+    if tokens["input_cached_tokens"] is None:
+        tokens["input_cached_tokens"] = usage.count("cache_read_input_tokens")
+    if tokens["input_cache_write_tokens"] is None:
+        tokens["input_cache_write_tokens"] = usage.count("cache_creation_input_tokens")
+    periods = usage.fields("prompt_tokens_details").fields("cache_creation_token_details")
+    for field, told in _PERIODS.items():
+        if tokens[field] is None:
+            tokens[field] = periods.count(told)
+    found = []
+    if tokens["input_tokens"] or tokens["output_tokens"]:
+        found.append(made("completions", common, **tokens))
+    searches = usage.fields("server_tool_use").count("web_search_requests") or usage.fields(
+        "prompt_tokens_details"
+    ).count("web_search_requests")
+    if searches:
+        options = call.fields("standard_built_in_tools_params").fields("web_search_options")
+        level = options.text("search_context_size")
+        found.append(made("web_search_calls", common, num_requests=searches, context_level=level))
+    elif isinstance(call.values.get("response"), dict):  # of the Responses API, which lists what it did
+        found += openai.tool_events(Fields(common), call.fields("response"))
+    return found
+
+
+def _counted(kind: str, name: str, call: Fields, usage: Fields, common: Event) -> Event:
+    """Return the event of a call that is counted by something else than tokens in and out."""
+    asked = call.fields("model_parameters")
+    given = call.values.get("response")
+    response = call.fields("response") if isinstance(given, dict) else Fields({})
+    if kind in ("embeddings", "moderations"):
+        tokens = usage.count("prompt_tokens", "total_tokens")
+        if tokens is None:
+            tokens = call.count("prompt_tokens", "total_tokens")
+        return made(kind, common, input_tokens=tokens or 0)
+    if kind == "images":
+        data = response.values.get("data")
+        return made(
+            kind,
+            common,
+            images=len(data) if isinstance(data, list) else asked.count("n") or 1,
+            size=openai.settled(asked.text("size") or response.text("size")),
+            quality=openai.settled(asked.text("quality") or response.text("quality")),
+            source=_SOURCES.get(name, "image.generation"),
+        )
+    if kind == "audio_speeches":
+        return made(kind, common, characters=len(_said(call)))
+    if kind == "audio_transcriptions":
+        seconds = usage.any("seconds")
+        seconds = response.any("duration") if seconds is None else seconds
+        if seconds is not None:
+            return made(kind, common, seconds=seconds)
+    return made("completions" if kind != "decisions" else kind, common, **openai.token_fields(usage))

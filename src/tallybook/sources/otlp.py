@@ -1,0 +1,419 @@
+"""OTLP as it comes in, protobuf or JSON: read into spans, and into points of token metrics.
+
+Of a span only the attributes that are asked for are read, so that prompts and answers, which instrumentations may put
+into others, are never looked at and never kept. What is read can be written as OTLP/JSON again, to be kept by itself.
+
+Source: opentelemetry-proto 1.x, and "JSON Protobuf Encoding" of the OTLP specification: hexadecimal ids, 64-bit
+integers as numbers or as decimal text, enumerations as numbers, unknown fields passed over.
+"""
+
+import math
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData as MetricsMessage
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData as TracesMessage
+
+Plain = str | int | float | bool
+"""What the attributes that matter here may be; lists and maps are passed over."""
+Attributes = Mapping[str, Plain]
+
+DELTA: Final = 1
+"""The temporality of what was added since the point before."""
+_ERROR: Final = 2
+
+
+class NotOtlp(ValueError):
+    """Bytes or JSON that are not of OTLP."""
+
+
+class Span(NamedTuple):
+    """A span.
+
+    Attributes:
+        name: of the operation; low in variety.
+        trace_id: hexadecimal, lower case.
+        span_id: likewise.
+        end_ns: when it ended, Unix nanoseconds; 0 where that is not said.
+        is_error: it ended with an error.
+        attributes: those that were asked for.
+        resource: attributes of whoever sent it, likewise.
+    """
+
+    name: str
+    trace_id: str
+    span_id: str
+    end_ns: int
+    is_error: bool
+    attributes: Attributes
+    resource: Attributes
+
+
+class Point(NamedTuple):
+    """A point of a metric: what was counted in a stretch of time.
+
+    Attributes:
+        metric: its name.
+        temporality: `DELTA`, or another, in which it counts from the start of a process.
+        start_ns: since when it counts, Unix nanoseconds.
+        time_ns: until when.
+        total: what it comes to; None where a histogram does not say.
+        measured: of a histogram, how many measurements; None for a sum.
+        attributes: all of them.
+        scope: name of the instrumentation.
+        resource: all attributes of whoever sent it.
+    """
+
+    metric: str
+    temporality: int
+    start_ns: int
+    time_ns: int
+    total: Plain | None
+    measured: int | None
+    attributes: Attributes
+    scope: str
+    resource: Attributes
+
+
+Number = int | float | str
+
+
+class _Structure(msgspec.Struct, rename="camel", gc=False):
+    """A message in JSON, with the field names of protobuf. What is null is absent."""
+
+
+class _Value(_Structure):
+    string_value: str | None = None
+    int_value: Number | None = None
+    double_value: Number | None = None
+    bool_value: bool | None = None
+
+
+class _Attribute(_Structure):
+    key: str = ""
+    value: _Value | None = None
+
+
+class _Resource(_Structure):
+    attributes: list[_Attribute] | None = None
+
+
+class _Scope(_Structure):
+    name: str | None = None
+
+
+class _Status(_Structure):
+    code: Number | None = None
+
+
+class _Span(_Structure):
+    name: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    end_time_unix_nano: Number | None = None
+    status: _Status | None = None
+    attributes: list[_Attribute] | None = None
+
+
+class _ScopeSpans(_Structure):
+    spans: list[_Span] | None = None
+
+
+class _ResourceSpans(_Structure):
+    resource: _Resource | None = None
+    scope_spans: list[_ScopeSpans] | None = None
+
+
+class TracesData(_Structure):
+    """A body of traces."""
+
+    resource_spans: list[_ResourceSpans] | None = None
+
+
+class _DataPoint(_Structure):
+    attributes: list[_Attribute] | None = None
+    start_time_unix_nano: Number | None = None
+    time_unix_nano: Number | None = None
+    as_int: Number | None = None
+    as_double: Number | None = None
+    count: Number | None = None
+    sum: Number | None = None
+
+
+class _Data(_Structure):
+    data_points: list[_DataPoint] | None = None
+    aggregation_temporality: Number | None = None
+
+
+class _Metric(_Structure):
+    name: str | None = None
+    sum: _Data | None = None
+    histogram: _Data | None = None
+    exponential_histogram: _Data | None = None
+
+
+class _ScopeMetrics(_Structure):
+    scope: _Scope | None = None
+    metrics: list[_Metric] | None = None
+
+
+class _ResourceMetrics(_Structure):
+    resource: _Resource | None = None
+    scope_metrics: list[_ScopeMetrics] | None = None
+
+
+class MetricsData(_Structure):
+    """A body of metrics."""
+
+    resource_metrics: list[_ResourceMetrics] | None = None
+
+
+_TRACES: Final = msgspec.json.Decoder(TracesData)
+_METRICS: Final = msgspec.json.Decoder(MetricsData)
+
+
+class _Wire(NamedTuple):
+    """How the two encodings differ.
+
+    Attributes:
+        attributes: plain attributes by name, those that are wanted or all.
+        identity: an id in hexadecimal.
+        total: what a point comes to.
+    """
+
+    attributes: Callable[[Any, Collection[str] | None], Attributes]
+    identity: Callable[[Any], str]
+    total: Callable[[Any], Plain | None]
+
+
+def read_spans(body: bytes, wanted: Collection[str], *, is_json: bool) -> Iterator[Span]:
+    """Return the spans of a body, in its order.
+
+    Args:
+        body: an ``ExportTraceServiceRequest``, whose fields are those of ``TracesData``.
+        wanted: names of the attributes to read.
+        is_json: it is JSON, and not protobuf.
+
+    Raises:
+        NotOtlp: it is no such thing.
+    """
+    if is_json:
+        return _spans(_decoded(_TRACES.decode, body), wanted, _JSON)
+    return _spans(_decoded(TracesMessage.FromString, body), wanted, _PROTOBUF)
+
+
+def read_points(body: bytes, metrics: Collection[str], *, is_json: bool) -> Iterator[Point]:
+    """Return the points of some metrics of a body, in its order.
+
+    Args:
+        body: an ``ExportMetricsServiceRequest``.
+        metrics: names of the metrics to read.
+        is_json: it is JSON, and not protobuf.
+
+    Raises:
+        NotOtlp: it is no such thing.
+    """
+    if is_json:
+        return _points(_decoded(_METRICS.decode, body), metrics, _JSON)
+    return _points(_decoded(MetricsMessage.FromString, body), metrics, _PROTOBUF)
+
+
+def spans_of(record: Any, wanted: Collection[str]) -> Iterator[Span]:
+    """Return the spans of a decoded JSON value; raises `NotOtlp`."""
+    return _spans(_converted(record, TracesData), wanted, _JSON)
+
+
+def points_of(record: Any, metrics: Collection[str]) -> Iterator[Point]:
+    """Return the points of some metrics of a decoded JSON value; raises `NotOtlp`."""
+    return _points(_converted(record, MetricsData), metrics, _JSON)
+
+
+def span_record(span: Span) -> bytes:
+    """Return a span, as far as it was read, as OTLP/JSON by itself."""
+    content: dict[str, object] = {
+        "traceId": span.trace_id,
+        "spanId": span.span_id,
+        "name": span.name,
+        "endTimeUnixNano": str(span.end_ns),
+        "attributes": _written(span.attributes),
+    }
+    if span.is_error:
+        content["status"] = {"code": _ERROR}
+    scope_spans = [{"spans": [content]}]
+    return msgspec.json.encode(
+        {"resourceSpans": [{"resource": {"attributes": _written(span.resource)}, "scopeSpans": scope_spans}]}
+    )
+
+
+def points_record(points: Iterable[Point]) -> bytes:
+    """Return points of one sender and instrumentation as OTLP/JSON by themselves."""
+    metrics = []
+    for point in points:
+        found: dict[str, object] = {
+            "attributes": _written(point.attributes),
+            "startTimeUnixNano": str(point.start_ns),
+            "timeUnixNano": str(point.time_ns),
+        }
+        if point.measured is None:
+            found["asDouble" if isinstance(point.total, float) else "asInt"] = point.total
+        else:
+            found |= {"count": str(point.measured), "sum": point.total}
+        data = {"aggregationTemporality": point.temporality, "dataPoints": [found]}
+        metrics.append({"name": point.metric, "sum" if point.measured is None else "histogram": data})
+    scope_metrics = [{"scope": {"name": point.scope}, "metrics": metrics}]
+    resource = {"attributes": _written(point.resource)}
+    return msgspec.json.encode({"resourceMetrics": [{"resource": resource, "scopeMetrics": scope_metrics}]})
+
+
+def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:
+    try:
+        return decode(body)
+    except (DecodeError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise NotOtlp(str(error)) from None
+
+
+def _converted(record: Any, structure: type[_Structure]) -> Any:
+    try:
+        return msgspec.convert(record, structure)
+    except msgspec.ValidationError as error:
+        raise NotOtlp(str(error)) from None
+
+
+def _spans(data: Any, wanted: Collection[str], wire: _Wire) -> Iterator[Span]:
+    for resource_spans in data.resource_spans or ():
+        resource = _resource(resource_spans.resource, wanted, wire)
+        for scope_spans in resource_spans.scope_spans or ():
+            for span in scope_spans.spans or ():
+                yield Span(
+                    span.name or "",
+                    wire.identity(span.trace_id),
+                    wire.identity(span.span_id),
+                    _integer(span.end_time_unix_nano),
+                    span.status is not None and _integer(span.status.code) == _ERROR,
+                    wire.attributes(span.attributes, wanted),
+                    resource,
+                )
+
+
+def _points(data: Any, metrics: Collection[str], wire: _Wire) -> Iterator[Point]:
+    for resource_metrics in data.resource_metrics or ():
+        resource = _resource(resource_metrics.resource, None, wire)
+        for scope_metrics in resource_metrics.scope_metrics or ():
+            scope = (scope_metrics.scope and scope_metrics.scope.name) or ""
+            for metric in scope_metrics.metrics or ():
+                if metric.name in metrics:
+                    yield from _points_of_metric(metric, scope, resource, wire)
+
+
+def _points_of_metric(metric: Any, scope: str, resource: Attributes, wire: _Wire) -> Iterator[Point]:
+    """Yield what can be added up; points of gauges and summaries cannot."""
+    for name in ("sum", "histogram", "exponential_histogram"):
+        data = getattr(metric, name)
+        for point in (data and data.data_points) or ():
+            yield Point(
+                metric.name,
+                _integer(data.aggregation_temporality),
+                _integer(point.start_time_unix_nano),
+                _integer(point.time_unix_nano),
+                wire.total(point),
+                None if name == "sum" else _integer(point.count),
+                wire.attributes(point.attributes, None),
+                scope,
+                resource,
+            )
+
+
+def _resource(resource: Any, wanted: Collection[str] | None, wire: _Wire) -> Attributes:
+    return {} if resource is None else wire.attributes(resource.attributes, wanted)
+
+
+def _attributes_of_protobuf(attributes: Any, wanted: Collection[str] | None) -> Attributes:
+    found: dict[str, Plain] = {}
+    for each in attributes:
+        key = each.key
+        if wanted is None or key in wanted:
+            value = each.value
+            plain = value.string_value or value.int_value  # to ask which of them it is takes longer than both
+            if not plain:
+                name = value.WhichOneof("value")
+                if name not in _PLAIN:
+                    continue
+                plain = getattr(value, name)
+            found[key] = plain
+    return found
+
+
+_PLAIN: Final = frozenset({"string_value", "int_value", "double_value", "bool_value"})
+
+
+def _attributes_of_json(attributes: list[_Attribute] | None, wanted: Collection[str] | None) -> Attributes:
+    return {
+        each.key: plain
+        for each in attributes or ()
+        if (wanted is None or each.key in wanted) and (plain := _value_of_json(each.value)) is not None
+    }
+
+
+_INTEGER: Final = re.compile(r"-?[0-9]{1,20}")
+_UINT64_MAX: Final = 2**64 - 1
+
+
+def _integer(value: Any) -> int:
+    """Return a 64-bit integer however JSON has it; 0 for what is none."""
+    if isinstance(value, str | float):
+        value = _number(value)
+    return value if isinstance(value, int) and abs(value) <= _UINT64_MAX else 0
+
+
+def _value_of_json(value: _Value | None) -> Plain | None:
+    if value is None:
+        return None
+    if value.string_value is not None:
+        return value.string_value
+    if value.int_value is not None:
+        return _number(value.int_value)
+    return value.bool_value if value.double_value is None else _number(value.double_value)
+
+
+def _number(value: Number) -> Number:
+    """Return an integer that JSON has as text; anything else as it is, for whoever counts with it to refuse."""
+    if isinstance(value, str):
+        return int(value) if _INTEGER.fullmatch(value) else value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) <= _UINT64_MAX else value
+    return value if abs(value) <= _UINT64_MAX else math.inf
+
+
+def _total_of_protobuf(point: Any) -> Plain | None:
+    if point.DESCRIPTOR.name == "NumberDataPoint":
+        name = point.WhichOneof("value")
+        return getattr(point, name) if name else None
+    return point.sum if point.HasField("sum") else None
+
+
+def _total_of_json(point: _DataPoint) -> Plain | None:
+    total = next((value for value in (point.as_int, point.as_double, point.sum) if value is not None), None)
+    return None if total is None else _number(total)
+
+
+def _identity_of_json(value: str | None) -> str:
+    return (value or "").lower()
+
+
+_JSON: Final = _Wire(_attributes_of_json, _identity_of_json, _total_of_json)
+_PROTOBUF: Final = _Wire(_attributes_of_protobuf, bytes.hex, _total_of_protobuf)
+
+
+def _written(attributes: Attributes) -> list[dict[str, object]]:
+    return [{"key": key, "value": _written_value(value)} for key, value in attributes.items()]
+
+
+def _written_value(value: Plain) -> dict[str, object]:
+    if isinstance(value, bool):
+        return {"boolValue": value}
+    if isinstance(value, int):
+        return {"intValue": str(value)}
+    return {"stringValue": value} if isinstance(value, str) else {"doubleValue": value}

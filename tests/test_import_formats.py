@@ -1,0 +1,213 @@
+"""Files of other software, imported as they come: batches, spend logs, dashboards; folders, patterns, pipes."""
+
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.test_cli import run
+
+T = 1_763_800_000
+DAY = T - T % 86_400
+WINDOW = {"start_time": DAY, "end_time": DAY + 86_400}
+HEADER = (
+    "start_time,end_time,start_time_iso,end_time_iso,project_id,num_model_requests,user_id,api_key_id,model,batch,"
+    "service_tier,input_tokens,output_tokens,input_cached_tokens,input_uncached_tokens,input_text_tokens,"
+    "output_text_tokens,input_audio_tokens,output_audio_tokens"
+)
+
+
+@pytest.fixture
+def served(server: Any, organization: str) -> tuple[str, ...]:
+    return ("--data", str(server.data), "--organization", organization)
+
+
+def results(api: httpx.Client, kind: str, *group_by: str) -> list[dict[str, Any]]:
+    parameters: dict[str, Any] = {**WINDOW, "group_by": list(group_by)}
+    page = api.get(f"/v1/organization/usage/{kind}", params=parameters).raise_for_status().json()
+    return [result for bucket in page["data"] for result in bucket["results"]]
+
+
+def outcome(*arguments: object, code: int = 0, typed: str = "") -> list[int]:
+    """Counts of the summary: accepted, duplicates, conflicts, rejected, ignored."""
+    lines = run("import", *arguments, code=code, typed=typed).splitlines()
+    row = lines[next(number for number, line in enumerate(lines) if "accepted" in line) + 2]
+    return [int(cell.replace(",", "")) for cell in row.strip("│ ").split("│")]
+
+
+def batch_line(number: int, **body: Any) -> str:
+    answer = {
+        "object": "chat.completion",
+        "id": f"chatcmpl-{number}",
+        "created": T + number,
+        "model": "gpt-4o",
+        "usage": {"prompt_tokens": 10, "completion_tokens": 2},
+    }
+    response = {"status_code": 200, "request_id": f"req_{number}", "body": answer | body}
+    return json.dumps({"id": f"batch_req_{number}", "custom_id": f"c{number}", "response": response, "error": None})
+
+
+def failed_line(number: int) -> str:
+    response = {"status_code": 400, "body": {"error": {"message": "no"}}}
+    return json.dumps({"id": f"batch_req_{number}", "custom_id": f"c{number}", "response": response})
+
+
+def test_a_batchs_output_is_counted_once(tmp_path: Path, served: tuple[str, ...], api: httpx.Client) -> None:
+    file = tmp_path / "batch.jsonl"
+    file.write_text("\n".join([batch_line(1), failed_line(2), batch_line(3, usage={"prompt_tokens": "?"})]))
+    told = run("import", file, "--set", "project_id=search", *served, code=1)
+    assert "batch.jsonl row 3: response.body.usage.prompt_tokens must be an integer" in told
+    file.write_text("\n".join([batch_line(1), failed_line(2), batch_line(3)]))
+    assert outcome(file, "--set", "project_id=search", *served) == [1, 1, 0, 0, 1]
+    (result,) = results(api, "completions", "project_id", "batch")
+    assert (result["project_id"], result["batch"], result["input_tokens"]) == ("search", True, 20)
+
+
+def test_lines_without_a_time_of_their_own_can_be_given_one(
+    tmp_path: Path, served: tuple[str, ...], api: httpx.Client
+) -> None:
+    body = {"object": "list", "data": [{"object": "embedding"}], "usage": {"prompt_tokens": 3}, "created": None}
+    file = tmp_path / "embeddings.jsonl"
+    file.write_text("\n".join(batch_line(number, **body) for number in range(3)))
+    assert "it has no timestamp" in run("import", file, *served, code=1)
+    for expected in ([3, 0, 0, 0, 0], [0, 3, 0, 0, 0]):
+        assert outcome(file, "--set", f"timestamp={T}", *served) == expected
+    assert [result["input_tokens"] for result in results(api, "embeddings")] == [9]
+
+
+def test_anthropics_batches_are_known_by_their_result(
+    tmp_path: Path, served: tuple[str, ...], api: httpx.Client
+) -> None:
+    message = {"type": "message", "id": "msg_1", "model": "claude-sonnet-4-5"}
+    used = {"input_tokens": 1, "cache_read_input_tokens": 9, "output_tokens": 2}
+    line = {"custom_id": "a", "result": {"type": "succeeded", "message": message | {"usage": used}}}
+    file = tmp_path / "results.jsonl"
+    file.write_text(json.dumps(line))
+    assert outcome(file, "--set", f"timestamp={T}", *served) == [1, 0, 0, 0, 0]
+    (result,) = results(api, "completions", "batch")
+    assert (result["input_tokens"], result["input_cached_tokens"], result["batch"]) == (10, 9, True)
+
+
+def spend_rows() -> list[dict[str, Any]]:
+    details = {"prompt_tokens": 100, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 60}}
+    common = {
+        "call_type": "acompletion",
+        "api_key": "hash",
+        "spend": 0.25,
+        "total_tokens": 105,
+        "prompt_tokens": 100,
+        "completion_tokens": 5,
+        "endTime": "2025-11-22 09:00:00.123",
+        "model": "gpt-4o",
+        "user": "ann",
+        "team_id": "team",
+        "cache_hit": "False",
+        "metadata": json.dumps({"usage_object": details}),
+    }
+    return [
+        common | {"request_id": "chatcmpl-1"},
+        common | {"request_id": "chatcmpl-2", "metadata": "{}"},
+        common | {"request_id": "chatcmpl-3", "cache_hit": "True"},
+        common | {"request_id": "chatcmpl-4", "status": "failure"},
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "tsv"])
+def test_litellms_spend_logs_are_calls(suffix: str, tmp_path: Path, served: tuple[str, ...], api: httpx.Client) -> None:
+    rows = spend_rows()
+    file = tmp_path / f"spend.{suffix}"
+    if suffix == "jsonl":
+        file.write_text("\n".join(json.dumps(row) for row in rows))
+    else:
+        text = io.StringIO()
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        table = csv.DictWriter(text, columns, delimiter="\t" if suffix == "tsv" else ",")
+        table.writeheader()
+        table.writerows(rows)
+        file.write_text(text.getvalue())
+    assert outcome(file, "--reported-costs", *served) == [2, 0, 0, 0, 2]
+    (result,) = results(api, "completions", "project_id", "user_id", "api_key_id")
+    who = (result["project_id"], result["user_id"], result["api_key_id"])
+    assert (who, result["input_tokens"], result["input_cached_tokens"]) == (("team", "ann", "hash"), 200, 60)
+    page = api.get("/v1/organization/costs", params=WINDOW).json()
+    assert [result["amount"]["value"] for bucket in page["data"] for result in bucket["results"]] == [0.5]
+
+
+def test_the_dashboards_usage_is_an_event_a_bucket_and_group(
+    tmp_path: Path, served: tuple[str, ...], api: httpx.Client
+) -> None:
+    window = f"{DAY},{DAY + 3600},2025-11-22T00:00:00+00:00,2025-11-22T01:00:00+00:00"
+    empty = f"{DAY + 3600},{DAY + 7200},2025-11-22T01:00:00+00:00,2025-11-22T02:00:00+00:00" + "," * 15
+    rows = [
+        f"{window},proj,3.0,user,key_a,gpt-4o,False,default,4212,1673,1280,2932,2932,1673,0,0",
+        f"{window},proj,1.0,user,key_b,gpt-4o,True,default,5904,1419,0,5904,5904,1419,0,0",
+    ]
+    file = tmp_path / "completions_usage_2025-11-22_2025-11-22.csv"
+    file.write_text("\n".join([HEADER, *rows, empty]))
+    for expected in ([2, 0, 0, 0, 1], [0, 2, 0, 0, 1]):
+        assert outcome(file, *served) == expected
+    first, second = sorted(results(api, "completions", "api_key_id", "batch"), key=lambda row: str(row["api_key_id"]))
+    assert (first["num_model_requests"], first["input_tokens"], first["input_cached_tokens"]) == (3, 4212, 1280)
+    assert (second["num_model_requests"], second["batch"], second["output_tokens"]) == (1, True, 1419)
+    costs = tmp_path / "cost_2025-11-22_2025-11-22.csv"
+    costs.write_text(f"start_time,end_time,start_time_iso,end_time_iso,amount_value\n{window},0.5\n")
+    assert "an export of costs" in run("import", costs, *served, code=1)
+
+
+def test_the_kind_of_a_dashboards_file_is_in_its_name(
+    tmp_path: Path, served: tuple[str, ...], api: httpx.Client
+) -> None:
+    file = tmp_path / "embeddings_usage_2025-11-22_2025-11-22.csv"
+    window = f"{DAY},{DAY + 3600},2025-11-22T00:00:00+00:00,2025-11-22T01:00:00+00:00"
+    header = "start_time,end_time,start_time_iso,end_time_iso,project_id,num_model_requests,model,input_tokens"
+    file.write_text(f"{header}\n{window},proj,2,text-embedding-3-small,50\n")
+    assert outcome(file, *served) == [1, 0, 0, 0, 0]
+    assert [result["input_tokens"] for result in results(api, "embeddings")] == [50]
+
+
+def test_folders_patterns_and_pipes_are_read(tmp_path: Path, served: tuple[str, ...], api: httpx.Client) -> None:
+    event = '{"kind": "images", "images": 1, "timestamp": %d}'
+    for folder, number in (("a", 1), ("b", 2)):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        (tmp_path / "in" / folder / "events.ndjson").write_text(event % (T + number))
+    (tmp_path / "in" / "more.ndjson.gz").write_bytes(gzip.compress((event % T).encode()))
+    (tmp_path / "in" / "readme.md").write_text("no events")
+    assert outcome(tmp_path / "in", *served) == [3, 0, 0, 0, 0]
+    assert outcome(tmp_path / "in", *served) == [0, 3, 0, 0, 0]
+    assert outcome(tmp_path / "in" / "*.gz", *served) == [0, 1, 0, 0, 0], "its name is the same"
+    assert "need --name" in run("import", "-", *served, code=1, typed=event % T)
+    for expected in ([1, 0, 0, 0, 0], [0, 1, 0, 0, 0]):
+        assert outcome("-", "--name", "pipe", *served, typed=event % T) == expected
+    assert "no file is called like" in run("import", tmp_path / "*.none", *served, code=1)
+    (tmp_path / "empty").mkdir()
+    assert "there is no file to import" in run("import", tmp_path / "empty", *served, code=1)
+    assert [result["images"] for result in results(api, "images")] == [4]
+
+
+def test_a_dry_run_shows_what_would_be_stored_and_stores_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "batch.jsonl"
+    file.write_text("\n".join([batch_line(1), failed_line(2), batch_line(3, usage={"prompt_tokens": -1})]))
+    told = run("import", file, "--dry-run", "--data", tmp_path / "nowhere", code=1)
+    sample = json.loads(next(line for line in told.splitlines() if line.startswith("{")))
+    assert (sample["kind"], sample["id"], sample["input_tokens"]) == ("completions", "chatcmpl-1", 10)
+    assert "row 3: response.body.usage.prompt_tokens" in told
+    assert "completions" in told
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_import_that_was_broken_off_is_begun_again_and_stores_the_rest(
+    tmp_path: Path, served: tuple[str, ...], api: httpx.Client
+) -> None:
+    file = tmp_path / "events.ndjson"
+    lines = [f'{{"kind": "images", "images": 1, "timestamp": {T + number % 3600}}}' for number in range(12_000)]
+    file.write_text("\n".join(lines[:6_000]) + '\n{"kind": ')
+    told = run("import", file, *served, code=1)
+    assert "6,000" in told or "6000" in told
+    file.write_text("\n".join(lines))
+    assert outcome(file, *served) == [6_000, 6_000, 0, 0, 0]
+    assert [result["images"] for result in results(api, "images")] == [12_000]

@@ -1,0 +1,516 @@
+"""Spans of every dialect and generation of names: what is counted, what is not, and what is told to be wrong."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tallybook.errors import BodyTooLarge, InvalidRequest
+from tallybook.ingest.decode import COLUMNS_MIN, Decoded, read_record
+from tallybook.ingest.otlp import Limits, decode_traces
+from tallybook.sources.record import Event, Options
+from tallybook.sources.table import SOURCES
+from tests.otlp_shaped import END_NS, SPAN_END, SPAN_ID, TRACE_ID, Json, in_protobuf, span, traces
+
+NOW_MS = END_NS // 1_000_000 + 1_000
+OPTIONS = Options(
+    attributes={"project_id": ("team", "service.name"), "user_id": ("user.id", "enduser.id"), "api_key_id": ("key",)}
+)
+LIMITS = Limits(NOW_MS, 100_000)
+BOTH = {"input_tokens": 9, "output_tokens": 2}
+CHAT: Json = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4o"}
+USAGE: Json = {"gen_ai.usage.input_tokens": 9, "gen_ai.usage.output_tokens": 2}
+CLAUDE: Json = CHAT | {"gen_ai.provider.name": "anthropic", "gen_ai.request.model": "claude-sonnet-4-5"}
+GEMINI: Json = CHAT | {"gen_ai.provider.name": "gcp.gemini", "gen_ai.request.model": "gemini-2.5-pro"}
+INFERENCE: Json = {"openinference.span.kind": "LLM", "llm.model_name": "gpt-4o"}
+TOOL: Json = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.type": "extension"}
+CACHED: Json = BOTH | {"input_cached_tokens": 4}
+
+
+def tokens(**counts: int) -> Json:
+    """Attributes with the latest names; two underscores are a dot."""
+    return {f"gen_ai.usage.{name.replace('__', '.')}_tokens": count for name, count in counts.items()}
+
+
+def of_openai(**parts: Any) -> Json:
+    return {name: count for name, count in parts.items() if count is not None}
+
+
+COUNTED: dict[str, tuple[Json, Json]] = {
+    # every generation of names
+    "today": (
+        CHAT | USAGE | tokens(cache_read__input=4, cache_write__input=3),
+        CACHED | {"input_cache_write_tokens": 3},
+    ),
+    "cache writes as they were called until 2026": (
+        CHAT | USAGE | tokens(cache_creation__input=3),
+        BOTH | {"input_cache_write_tokens": 3},
+    ),
+    "1.36 and before": ({"gen_ai.operation.name": "chat", "gen_ai.system": "openai"} | USAGE, BOTH),
+    "prompt and completion": (CHAT | tokens(prompt=9, completion=2), BOTH),
+    "the latest name stands": (CHAT | USAGE | tokens(prompt=1, completion=1), BOTH),
+    "OpenLLMetry, legacy": (
+        {"llm.request.type": "chat", "gen_ai.request.model": "gpt-4o"}
+        | {"llm.usage.prompt_tokens": 9, "llm.usage.completion_tokens": 2, "llm.usage.total_tokens": 11},
+        BOTH,
+    ),
+    "OpenLLMetry": (
+        {"llm.request.type": "chat", "gen_ai.system": "Anthropic", "gen_ai.request.model": "claude-sonnet-4-5"}
+        | tokens(prompt=9, completion=2, cache_read_input=4, cache_creation_input=3),
+        CACHED | {"input_cache_write_tokens": 3},
+    ),
+    "OpenInference": (
+        INFERENCE
+        | {"llm.token_count.prompt": 9, "llm.token_count.completion": 2, "llm.token_count.total": 11}
+        | {"llm.token_count.prompt_details.cache_read": 4, "llm.token_count.completion_details.reasoning": 1},
+        CACHED,
+    ),
+    "OpenInference, cached input": (
+        INFERENCE
+        | {"llm.token_count.prompt": 9, "llm.token_count.completion": 2}
+        | {"llm.token_count.prompt_details.cache_input": 4, "llm.token_count.prompt_details.cache_write": 1},
+        CACHED | {"input_cache_write_tokens": 1},
+    ),
+    "OpenInference, embeddings": (
+        {"openinference.span.kind": "EMBEDDING", "embedding.model_name": "text-embedding-3-small"}
+        | {"llm.token_count.prompt": 9},
+        {"kind": "embeddings", "input_tokens": 9},
+    ),
+    "OpenInference, decisions": (
+        {"openinference.span.kind": "DECISION", "decision.token_count.input": 9, "decision.token_count.output": 2},
+        BOTH | {"kind": "decisions"},
+    ),
+    "both conventions at once": (INFERENCE | CHAT | USAGE | {"llm.token_count.prompt": 9}, BOTH),
+    "vLLM": (
+        {"gen_ai.request.id": "chatcmpl-1", "gen_ai.response.model": "llama", "gen_ai.latency.e2e": 0.5}
+        | tokens(prompt=9, completion=2, cached=4),
+        CACHED | {"id": "chatcmpl-1"},
+    ),
+    "vLLM, which does not name the model": ({"gen_ai.request.id": "cmpl-1"} | tokens(prompt=9, completion=2), BOTH),
+    "vLLM, embeddings": (
+        {"gen_ai.request.id": "embd-1"} | tokens(prompt=9, completion=0),
+        {"kind": "embeddings", "input_tokens": 9},
+    ),
+    "the inner span of an AI SDK": (
+        {"ai.operationId": "ai.generateText.doGenerate", "gen_ai.request.model": "gpt-4o"} | USAGE,
+        BOTH,
+    ),
+    "Pydantic AI": (CHAT | USAGE | {"gen_ai.usage.details.cache_read_tokens": 4}, CACHED),
+    "generate_content": (CHAT | USAGE | {"gen_ai.operation.name": "generate_content"}, BOTH),
+    "text_completion": (CHAT | USAGE | {"gen_ai.operation.name": "text_completion"}, BOTH),
+    "embeddings": (
+        CHAT | {"gen_ai.operation.name": "embeddings", "gen_ai.usage.input_tokens": 9},
+        {"kind": "embeddings", "input_tokens": 9},
+    ),
+    "embeddings that tell the total only": (
+        {"llm.request.type": "embedding", "llm.usage.total_tokens": 9},
+        {"kind": "embeddings", "input_tokens": 9},
+    ),
+    "an operation of the future, with an answer": (
+        CHAT | USAGE | {"gen_ai.operation.name": "converse", "gen_ai.response.id": "resp_1"},
+        BOTH,
+    ),
+    "integers as floating point numbers": (CHAT | {name: float(count) for name, count in USAGE.items()}, BOTH),
+    # parts
+    "reasoning is part of the output": (CHAT | USAGE | tokens(reasoning__output=2), BOTH),
+    "audio and cached audio": (
+        CHAT
+        | tokens(input=10, output=5, cache_read__input=4, audio__input=6, audio__cache_read__input=3, audio__output=2),
+        of_openai(input_tokens=10, output_tokens=5, input_cached_tokens=4, input_audio_tokens=6)
+        | of_openai(input_cached_audio_tokens=3, output_audio_tokens=2),
+    ),
+    "the convention's example of images": (
+        CHAT
+        | tokens(input=300, output=1, cache_read__input=40, text__input=100, image__input=200)
+        | tokens(text__cache_read__input=40),
+        of_openai(input_tokens=300, output_tokens=1, input_cached_tokens=40, input_image_tokens=200),
+    ),
+    "images that were cached": (
+        CHAT | tokens(input=300, output=1, cache_read__input=150, image__input=200, image__cache_read__input=150),
+        of_openai(input_tokens=300, output_tokens=1, input_cached_tokens=150)
+        | of_openai(input_image_tokens=50, input_cached_image_tokens=150),
+    ),
+    "images that were drawn": (
+        CHAT | tokens(input=9, output=2, image__output=2),
+        BOTH | {"output_image_tokens": 2},
+    ),
+    "OpenInference, audio": (
+        INFERENCE
+        | {"llm.token_count.prompt": 9, "llm.token_count.completion": 2}
+        | {"llm.token_count.prompt_details.audio": 3, "llm.token_count.completion_details.audio": 1},
+        BOTH | {"input_audio_tokens": 3, "output_audio_tokens": 1},
+    ),
+    # inclusive and exclusive
+    "Anthropic by the convention": (
+        CLAUDE | tokens(input=510, output=7, cache_read__input=300, cache_write__input=200),
+        {"input_tokens": 510, "input_cached_tokens": 300, "input_cache_write_tokens": 200, "output_tokens": 7},
+    ),
+    "Anthropic as its API answers": (
+        CLAUDE | tokens(input=10, output=7, cache_read__input=300, cache_write__input=200),
+        {"input_tokens": 510, "input_cached_tokens": 300, "input_cache_write_tokens": 200, "output_tokens": 7},
+    ),
+    "Bedrock, whose total says that cached tokens are apart": (
+        CHAT
+        | {"gen_ai.provider.name": "aws.bedrock"}
+        | tokens(input=100, output=5, total=145, cache_read_input=30, cache_write_input=10),
+        {"input_tokens": 140, "input_cached_tokens": 30, "input_cache_write_tokens": 10, "output_tokens": 5},
+    ),
+    "a total that says that cached tokens are not apart": (
+        CLAUDE | tokens(input=100, output=5, total=105, cache_read__input=30),
+        {"input_tokens": 100, "input_cached_tokens": 30, "output_tokens": 5},
+    ),
+    "Gemini by the convention": (
+        GEMINI | tokens(input=9, output=12, reasoning__output=10),
+        BOTH | {"output_tokens": 12},
+    ),
+    "Gemini as its API answers": (GEMINI | USAGE | tokens(reasoning__output=10), BOTH | {"output_tokens": 12}),
+    "Gemini, whose total says that thoughts are apart": (
+        GEMINI | tokens(input=9, output=20, total=39, reasoning__output=10),
+        BOTH | {"output_tokens": 30},
+    ),
+    "both apart": (
+        GEMINI | tokens(input=9, output=20, total=34, cache_read__input=3, reasoning__output=2),
+        {"input_tokens": 12, "input_cached_tokens": 3, "output_tokens": 22},
+    ),
+    # who, which, at what tier
+    "service tier": (CHAT | USAGE | {"openai.response.service_tier": "flex"}, BOTH | {"service_tier": "flex"}),
+    "service tier, as it was called": (
+        CHAT | USAGE | {"gen_ai.openai.response.service_tier": "flex", "openai.request.service_tier": "auto"},
+        BOTH | {"service_tier": "flex"},
+    ),
+    "service tier as asked for": (
+        CHAT | USAGE | {"openai.request.service_tier": "priority"},
+        BOTH | {"service_tier": "priority"},
+    ),
+    "service tier left to the provider": (
+        CHAT | USAGE | {"openai.request.service_tier": "auto"},
+        BOTH | {"service_tier": None},
+    ),
+    "the model that answered": (
+        CHAT | USAGE | {"gen_ai.response.model": "gpt-4o-2024-08-06"},
+        BOTH | {"model": "gpt-4o-2024-08-06"},
+    ),
+    "the model that was asked": (CHAT | USAGE, BOTH | {"model": "gpt-4o"}),
+    "user": (CHAT | USAGE | {"enduser.id": "ann"}, BOTH | {"user_id": "ann"}),
+    "the first of several": (CHAT | USAGE | {"enduser.id": "bob", "user.id": "ann"}, BOTH | {"user_id": "ann"}),
+    "a user by number": (CHAT | USAGE | {"user.id": 7}, BOTH | {"user_id": "7"}),
+    "a list is no user": (CHAT | USAGE | {"user.id": ["ann"]}, BOTH | {"user_id": None}),
+    "project and key": (
+        CHAT | USAGE | {"team": "blue", "key": "key_1"},
+        BOTH | {"project_id": "blue", "api_key_id": "key_1"},
+    ),
+    "the service is the project": (CHAT | USAGE, BOTH | {"project_id": "search"}),
+    "the answer's id": (CHAT | USAGE | {"gen_ai.response.id": "resp_1"}, BOTH | {"id": "resp_1"}),
+    "the span's own id": (CHAT | USAGE, BOTH | {"id": f"{TRACE_ID}-{SPAN_ID}", "timestamp": SPAN_END}),
+    "an answer's id that is too long": (
+        CHAT | USAGE | {"gen_ai.response.id": "r" * 257},
+        BOTH | {"id": f"{TRACE_ID}-{SPAN_ID}"},
+    ),
+    "one of several choices of vLLM": (
+        {"gen_ai.request.id": "cmpl-1", "gen_ai.request.n": 2} | USAGE,
+        BOTH | {"id": f"{TRACE_ID}-{SPAN_ID}"},
+    ),
+    # tools of the provider's
+    "a web search": (TOOL | {"gen_ai.tool.name": "web_search"}, {"kind": "web_search_calls"}),
+    "a web search, as it was called": (TOOL | {"gen_ai.tool.name": "web_search_preview"}, {"kind": "web_search_calls"}),
+    "a file search": (
+        TOOL | {"gen_ai.tool.name": "file_search", "gen_ai.tool.type": "datastore"},
+        {"kind": "file_search_calls"},
+    ),
+    "the code interpreter": (
+        TOOL | {"gen_ai.tool.name": "code_interpreter_call"},
+        {"kind": "code_interpreter_sessions", "id": TRACE_ID, "timestamp": 1_763_799_600},
+    ),
+}
+
+IGNORED: dict[str, Json] = {
+    "no attributes": {},
+    "another span": {"http.request.method": "POST", "user.id": "ann"},
+    "an agent, with the total of its calls": CHAT | USAGE | {"gen_ai.operation.name": "invoke_agent"},
+    "a workflow": CHAT | USAGE | {"gen_ai.operation.name": "invoke_workflow"},
+    "making an agent": CHAT | USAGE | {"gen_ai.operation.name": "create_agent"},
+    "reading an answer again": CHAT | USAGE | {"gen_ai.operation.name": "fetch_response", "gen_ai.response.id": "a"},
+    "retrieval": CHAT | USAGE | {"gen_ai.operation.name": "retrieval"},
+    "an operation of the future, without usage": CHAT | {"gen_ai.operation.name": "converse"},
+    "OpenInference, a chain": INFERENCE | CHAT | USAGE | {"openinference.span.kind": "CHAIN"},
+    "OpenInference, an agent": INFERENCE | {"openinference.span.kind": "AGENT", "llm.token_count.prompt": 9},
+    "OpenInference, a re-ranker": INFERENCE | {"openinference.span.kind": "RERANKER", "llm.token_count.prompt": 9},
+    "OpenInference says a call, the convention an agent": INFERENCE | USAGE | {"gen_ai.operation.name": "invoke_agent"},
+    "OpenLLMetry, a workflow": {"traceloop.span.kind": "workflow", "gen_ai.request.model": "gpt-4o"} | USAGE,
+    "OpenLLMetry, a re-ranker": {"llm.request.type": "rerank", "gen_ai.request.model": "m"} | USAGE,
+    "the outer span of an AI SDK": {"ai.operationId": "ai.generateText", "gen_ai.request.model": "gpt-4o"} | USAGE,
+    "the run of an agent of old": {"gen_ai.agent.name": "a", "gen_ai.request.model": "gpt-4o"} | USAGE,
+    "totals that name no model": {"model_name": "gpt-4o", "all_messages_events": "[]"} | USAGE,
+    "a tool of the caller's own": TOOL | {"gen_ai.tool.type": "function", "gen_ai.tool.name": "web_search"},
+    "a tool nobody charges for": TOOL | {"gen_ai.tool.name": "calculator"},
+}
+
+REJECTED: dict[str, tuple[Json, str]] = {
+    "no usage": (CHAT, "gen_ai.usage.input_tokens"),
+    "no tokens": (CHAT | tokens(input=0, output=0), "gen_ai.usage.input_tokens"),
+    "a count that is text": (CHAT | USAGE | {"gen_ai.usage.input_tokens": "9"}, "gen_ai.usage.input_tokens"),
+    "a count below 0": (CHAT | USAGE | tokens(output=-1), "gen_ai.usage.output_tokens"),
+    "a count that is a truth": (CHAT | USAGE | {"gen_ai.usage.output_tokens": True}, "gen_ai.usage.output_tokens"),
+    "a fraction": (CHAT | USAGE | {"gen_ai.usage.output_tokens": 1.5}, "gen_ai.usage.output_tokens"),
+    "a count beyond counting": (CHAT | USAGE | tokens(output=2**53), "gen_ai.usage.output_tokens"),
+    "more cached than read": (CHAT | USAGE | tokens(cache_read__input=10), "input_cached_tokens"),
+    "more reasoning than output": (CHAT | USAGE | tokens(reasoning__output=3), "gen_ai.usage.reasoning.output_tokens"),
+    "parts above the whole": (
+        CHAT | USAGE | tokens(text__input=5, image__input=6),
+        "gen_ai.usage.image.input_tokens",
+    ),
+    "cached without input": (CHAT | tokens(output=2, cache_read__input=1), "input_cached_tokens"),
+    "an unknown operation that may be a total": (
+        CHAT | USAGE | {"gen_ai.operation.name": "converse"},
+        "gen_ai.operation.name",
+    ),
+    "a user too long": (CHAT | USAGE | {"user.id": "u" * 257}, "user_id"),
+    "a model that is a number": (CHAT | USAGE | {"gen_ai.response.model": 5}, "gen_ai.response.model"),
+    "a control character": (CHAT | USAGE | {"user.id": "a\x00b"}, "user_id"),
+}
+
+
+def decoded(body: Json, *, is_json: bool, options: Options = OPTIONS) -> Decoded:
+    content = json.dumps(body).encode() if is_json else in_protobuf(body)
+    return decode_traces(content, options, LIMITS, is_json=is_json)
+
+
+def events_of(record: Json, options: Options = OPTIONS) -> list[Event]:
+    return SOURCES["otlp"].events(record, options)
+
+
+@pytest.mark.parametrize(("values", "expected"), COUNTED.values(), ids=COUNTED)
+def test_a_call_is_counted(values: Json, expected: Json) -> None:
+    (event,) = events_of(traces(span(values)))
+    wanted = {"kind": "completions"} | expected
+    measured = {name for name in event if name.endswith("tokens") and event[name] is not None}
+    assert {name: event.get(name) for name in (*wanted, *measured)} == wanted
+
+
+@pytest.mark.parametrize("values", [values for values, _ in COUNTED.values()], ids=COUNTED)
+def test_both_encodings_are_the_same_event_and_one_we_take(values: Json) -> None:
+    in_json, protobuf = (decoded(traces(span(values)), is_json=is_json) for is_json in (True, False))
+    assert in_json == protobuf
+    assert (len(in_json.records), in_json.rejected) == (1, [])
+    assert in_json.records[0].identity is not None
+
+
+@pytest.mark.parametrize("values", IGNORED.values(), ids=IGNORED)
+@pytest.mark.parametrize("is_json", [True, False])
+def test_what_is_no_call_is_passed_over(values: Json, is_json: bool) -> None:
+    assert decoded(traces(span(values)), is_json=is_json) == Decoded([], [], [], (), 1)
+
+
+def test_a_failed_call_counts_what_it_used() -> None:
+    failed = {"status": {"code": 2, "message": "it is over"}}
+    assert events_of(traces(span(CHAT, **failed))) == []
+    assert events_of(traces(span(CHAT | tokens(input=0, output=0), **failed))) == []
+    (event,) = events_of(traces(span(CHAT | tokens(input=9), **failed)))
+    assert event["input_tokens"] == 9
+    assert events_of(traces(span(TOOL | {"gen_ai.tool.name": "web_search"}, **failed))) == []
+
+
+@pytest.mark.parametrize(("values", "field"), REJECTED.values(), ids=REJECTED)
+@pytest.mark.parametrize("is_json", [True, False])
+def test_what_is_wrong_is_told_and_kept_by_itself(values: Json, field: str, is_json: bool) -> None:
+    found = decoded(traces(span(CHAT | USAGE), span(values), span({})), is_json=is_json)
+    assert (len(found.records), found.indexes, found.ignored) == (1, [0], 1)
+    (rejected,) = found.rejected
+    assert (rejected.index, rejected.faults[0].field) == (1, field)
+    again = read_record(SOURCES["otlp"], OPTIONS, rejected.raw, NOW_MS)
+    assert again == rejected.faults
+
+
+def test_a_rejected_span_counts_once_it_is_mended() -> None:
+    (rejected,) = decoded(traces(span(CHAT | USAGE | tokens(output=-1))), is_json=False).rejected
+    (mended,) = read_record(SOURCES["otlp"], OPTIONS, rejected.raw.replace(b'"-1"', b'"2"'), NOW_MS)
+    (sent,) = decoded(traces(span(CHAT | USAGE)), is_json=False).records
+    assert mended == sent
+
+
+def test_prompts_and_answers_are_not_kept() -> None:
+    told = {"gen_ai.input.messages": "secret", "input.value": "secret", "gen_ai.prompt.0.content": "secret"}
+    (rejected,) = decoded(traces(span(CHAT | told, events=[{"name": "secret"}])), is_json=True).rejected
+    assert b"secret" not in rejected.raw
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"endTimeUnixNano": None}, "endTimeUnixNano"),
+        ({"endTimeUnixNano": "soon"}, "endTimeUnixNano"),
+        ({"endTimeUnixNano": str(NOW_MS * 10**6 + 2 * 3_600 * 10**9)}, "timestamp"),
+        ({"endTimeUnixNano": str(END_NS // 1000)}, "timestamp"),
+        ({"traceId": "", "spanId": ""}, "traceId"),
+        ({"traceId": "0" * 32}, "traceId"),
+        ({"traceId": "W47/95gDgQPSabYzgT/GDA=="}, "traceId"),
+    ],
+)
+def test_times_and_ids_that_are_none(fields: Json, field: str) -> None:
+    (rejected,) = decoded(traces(span(CHAT | USAGE, **fields)), is_json=True).rejected
+    assert rejected.faults[0].field == field
+
+
+def test_json_may_have_numbers_or_text_and_fields_nobody_knows() -> None:
+    strict = traces(span(CHAT | USAGE, status={"code": 1}))
+    loose = json.loads(json.dumps(strict).replace('"9"', "9").replace(f'"{END_NS}"', str(END_NS)))
+    loose["resourceSpans"][0]["scopeSpans"][0]["spans"][0] |= {"futureField": {"a": [1]}, "traceId": TRACE_ID.upper()}
+    loose["resourceSpans"][0]["schemaUrl"] = None
+    assert decoded(loose, is_json=True) == decoded(strict, is_json=True)
+    assert loose != strict
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"[]",
+        b'"a"',
+        b'{"resourceSpans":{}}',
+        b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":{"a":1}}]}]}]}',
+        b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":5}]}]}]}',
+        b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"\\ud800"}]}]}]}',
+        b"[" * 100_000,
+        b"\xff",
+        b"",
+    ],
+)
+def test_json_that_is_no_otlp_is_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="ExportTraceServiceRequest in JSON"):
+        decode_traces(body, OPTIONS, LIMITS, is_json=True)
+
+
+@pytest.mark.parametrize("body", [b"abc", b"\x0a\xff", b"\x0a\x05ab", in_protobuf(traces(span(CHAT)))[:-1]])
+def test_bytes_that_are_no_otlp_are_refused(body: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="ExportTraceServiceRequest in protobuf"):
+        decode_traces(body, OPTIONS, LIMITS, is_json=False)
+
+
+def test_nothing_is_nothing() -> None:
+    assert decode_traces(b"", OPTIONS, LIMITS, is_json=False) == Decoded([], [], [])
+    assert decode_traces(b"{}", OPTIONS, LIMITS, is_json=True) == Decoded([], [], [])
+    assert decode_traces(b'{"resourceSpans":null}', OPTIONS, LIMITS, is_json=True) == Decoded([], [], [])
+
+
+def many(count: int, **last: Any) -> Json:
+    spans = [span(CHAT | USAGE | {"gen_ai.response.id": f"resp_{number}"}) for number in range(count - 1)]
+    return traces(*spans, span({}), span(CHAT | USAGE | {"gen_ai.response.id": "last"} | last))
+
+
+@pytest.mark.parametrize("is_json", [True, False])
+def test_a_large_body_is_read_at_once_and_the_same(is_json: bool) -> None:
+    at_once = decoded(many(COLUMNS_MIN), is_json=is_json)
+    (columns,) = at_once.columns
+    assert (len(columns), at_once.ignored) == (COLUMNS_MIN, 1)
+    assert list(at_once.indexes) == [*range(COLUMNS_MIN - 1), COLUMNS_MIN]
+    one_by_one = decoded(many(COLUMNS_MIN, **{"user.id": "a\x07"}), is_json=is_json)
+    assert [columns.record(place) for place in range(COLUMNS_MIN - 1)] == one_by_one.records
+    assert [rejected.index for rejected in one_by_one.rejected] == [COLUMNS_MIN]
+
+
+@pytest.mark.parametrize("last", [tokens(output=-1), {"user.id": "u" * 257}, tokens(cache_read__input=10)])
+def test_one_bad_span_spoils_no_other(last: Json) -> None:
+    found = decoded(many(COLUMNS_MIN, **last), is_json=False)
+    counted = len(found.records) + sum(map(len, found.columns))
+    assert (counted, [rejected.index for rejected in found.rejected]) == (COLUMNS_MIN - 1, [COLUMNS_MIN])
+
+
+def test_more_events_than_there_may_be_are_refused() -> None:
+    body = json.dumps(many(5)).encode()
+    assert len(decode_traces(body, OPTIONS, LIMITS._replace(events_max=5), is_json=True).records) == 5
+    with pytest.raises(BodyTooLarge):
+        decode_traces(body, OPTIONS, LIMITS._replace(events_max=4), is_json=True)
+
+
+def test_spans_from_before_events_are_kept_are_refused_for_good() -> None:
+    limits = LIMITS._replace(since_ms=NOW_MS)
+    (rejected,) = decode_traces(json.dumps(traces(span(CHAT | USAGE))).encode(), OPTIONS, limits, is_json=True).rejected
+    assert not rejected.is_mendable
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"llm.cost.total": 0.25}, 0.25),
+        ({"llm.cost.prompt": 0.125, "llm.cost.completion": 0.5}, 0.625),
+        ({"operation.cost": "0.25"}, 0.25),
+        ({"gen_ai.usage.cost": -1.0}, None),
+        ({}, None),
+    ],
+)
+def test_costs_are_taken_if_the_operator_says_so(values: Json, expected: float | None) -> None:
+    body = traces(span(CHAT | USAGE | values))
+    assert "cost" not in events_of(body)[0]
+    told = events_of(body, Options(takes_costs=True))[0].get("cost")
+    assert (told and (float(told["value"]), told["currency"])) == (expected and (expected, "usd"))
+
+
+def test_a_service_without_a_name_is_no_project() -> None:
+    (event,) = events_of(traces(span(CHAT | USAGE), resource={"service.name": "unknown_service:python"}))
+    assert "project_id" not in event
+
+
+def test_a_resource_may_name_user_and_model() -> None:
+    resource = {"user.id": "ann", "gen_ai.request.model": "llama"}
+    (event,) = events_of(traces(span({"gen_ai.request.id": "cmpl-1"} | tokens(prompt=9)), resource=resource))
+    assert (event["user_id"], event["model"]) == ("ann", "llama")
+
+
+def test_what_a_trace_computes_within_a_session_is_one_session() -> None:
+    used = span(TOOL | {"gen_ai.tool.name": "code_interpreter"})
+    again = used | {"spanId": "1" * 16, "endTimeUnixNano": str(END_NS + 60 * 10**9)}
+    first, second = events_of(traces(used, again))
+    assert first == second
+
+
+def test_a_record_that_is_no_trace_is_told() -> None:
+    (fault,) = read_record(SOURCES["otlp"], OPTIONS, b'{"resourceSpans":5}', NOW_MS)
+    assert "TracesData" in str(fault)
+
+
+NUMBERS = [
+    "0",
+    "-1",
+    "1e400",
+    "9" * 400,
+    '"9"',
+    '"' + "9" * 400 + '"',
+    "1.5",
+    "null",
+    "true",
+    "[]",
+    '"NaN"',
+    '"-0"',
+    "{}",
+]
+WHOLE = CHAT | USAGE | tokens(total=11, cache_read__input=3) | {"llm.cost.prompt": 1.5, "user.id": 7}
+BODY = json.dumps(traces(span(WHOLE, status={"code": 2}))).encode()
+PACKED = in_protobuf(traces(span(WHOLE), span(CHAT | USAGE)))
+
+
+def holds(body: bytes, *, is_json: bool) -> None:
+    """A body is refused, or each of its spans is counted, rejected or passed over."""
+    try:
+        found = decode_traces(body, Options(takes_costs=True, attributes=OPTIONS.attributes), LIMITS, is_json=is_json)
+    except InvalidRequest:
+        return
+    assert all(rejected.faults for rejected in found.rejected)
+
+
+@settings(max_examples=300, derandomize=True, database=None, deadline=None)
+@given(st.sampled_from([str(END_NS), "9", "2", "11", "3", "7", "1.5"]), st.sampled_from(NUMBERS))
+def test_numbers_nobody_would_write_are_told(number: str, other: str) -> None:
+    for quoted in (f'"{number}"', f": {number}"):
+        put = other if quoted.startswith('"') else f": {other}"
+        holds(BODY.replace(quoted.encode(), put.encode()), is_json=True)
+
+
+@settings(max_examples=300, derandomize=True, database=None, deadline=None)
+@given(st.data())
+def test_damaged_bodies_are_refused_or_read(data: st.DataObject) -> None:
+    for body, is_json in ((BODY, True), (PACKED, False)):
+        at = data.draw(st.integers(0, len(body) - 1))
+        end = data.draw(st.integers(at, min(len(body), at + 8)))
+        holds(body[:at] + data.draw(st.binary(max_size=4)) + body[end:], is_json=is_json)
