@@ -1,0 +1,39 @@
+"""The Tallybook that the environment names, for applications that need no other: made when it is first asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from tallybook.client.recorder import Client, Tallybook
+
+_making = threading.Lock()
+_made: list[Tallybook] = []
+
+
+def tallybook() -> Tallybook:
+    """Return the process's own Tallybook, with the settings TALLYBOOK_URL, TALLYBOOK_API_KEY and TALLYBOOK_SPOOL.
+
+    Raises:
+        ValueError: there is no address or no key, or neither can be right.
+    """
+    with _making:
+        if not _made:
+            _made.append(Tallybook())
+        return _made[0]
+
+
+def track(client: Client, *, asks_for_usage: bool = True) -> Client:
+    """See `Tallybook.track`; also raises ValueError as `tallybook` does."""
+    return tallybook().track(client, asks_for_usage=asks_for_usage)
+
+
+def record(kind: str, **event: Any) -> None:
+    """See `Tallybook.record`; raises ValueError as `tallybook` does, and nothing else."""
+    tallybook().record(kind, **event)
+
+
+def record_response(response: Any, *, request: Mapping[str, Any] | None = None, **told: Any) -> None:
+    """See `Tallybook.record_response`; raises ValueError as `tallybook` does, and nothing else."""
+    tallybook().record_response(response, request=request, **told)
