@@ -17,7 +17,7 @@ from tests.support import Server
 DAY = 1_748_822_400  # 2025-06-02T00:00:00Z
 NOON = DAY + 43_200
 EVENTS = "/v1/organization/usage/events"
-RECEIPT = {"object", "accepted", "duplicates", "conflicts", "rejected", "faults"}
+RECEIPT = {"object", "accepted", "duplicates", "conflicts", "rejected", "ignored", "faults"}
 COUNTS = ("accepted", "duplicates", "conflicts", "rejected")
 GOOD = {"kind": "completions", "timestamp": NOON, "input_tokens": 10, "output_tokens": 5}
 BODY_BYTES_MAX = 32 * 1024**2

@@ -105,10 +105,17 @@ def answers(api: httpx.Client) -> dict[str, Any]:
     return found
 
 
+OUTCOMES = ("accepted", "duplicates", "conflicts", "rejected", "ignored")
+
+
 def receipt(printed: str) -> list[int]:
     """Accepted, duplicates, conflicts, rejected."""
-    (line,) = [line for line in printed.splitlines() if line.count("│") == 5 and any(map(str.isdigit, line))]
-    return [int(cell.replace(",", "")) for cell in line.strip("│").split("│")]
+    (line,) = [
+        line for line in printed.splitlines() if line.count("│") == len(OUTCOMES) + 1 and any(map(str.isdigit, line))
+    ]
+    *found, ignored = [int(cell.replace(",", "")) for cell in line.strip("│").split("│")]
+    assert ignored == 0
+    return found
 
 
 @pytest.mark.parametrize("format_", FORMATS)

@@ -344,6 +344,7 @@ def test_doctor_and_metrics_warn_of_what_is_beyond_the_settings(
 ) -> None:
     """Judged by the last seven settled days: one read too early, and one long before, do not count."""
     provider = organization  # one of its own: metrics do not tell organizations apart
+    key = {"TALLYBOOK_ADMIN_KEY": server.key(organization)}  # a data directory is looked at with all its organizations
     days = [TODAY - number * DAY_S for number in range(9, 1, -1)]
     for day_s in days:
         put(api, provider, day_s, costs=[cost(day_s, "m, input", 10)]).raise_for_status()
@@ -362,14 +363,14 @@ def test_doctor_and_metrics_warn_of_what_is_beyond_the_settings(
     assert verdict["beyond"] is False, "beyond a percent, but not beyond a dollar"
     assert metric(server, "tallybook_reconciliation_difference_ratio", provider) == -0.014286
     assert metric(server, "tallybook_reconciliations_beyond", provider) == 0
-    told = run("doctor", "--data", server.data, "--organization", organization)
+    told = run("doctor", "--url", server.url, env=key)
     assert f"{provider} charged 70.00 USD" in told.replace("\n", " ")
 
     put(api, provider, days[-1], costs=[cost(days[-1], "m, input", "10.01")]).raise_for_status()
     assert api.get(BOOKS).json()["data"][0]["beyond"] is True
     assert metric(server, "tallybook_reconciliations_beyond", provider) == 1
     assert metric(server, "tallybook_reconciliation_read_timestamp_seconds", provider) == TODAY
-    told = run("doctor", "--data", server.data, "--organization", organization)
+    told = run("doctor", "--url", server.url, env=key)
     assert "warn" in next(line for line in told.splitlines() if f"{provider} charged 70.01 USD" in line)
     assert api.delete(f"{BOOKS}/{provider}").json()["deleted"] == 10
     assert metric(server, "tallybook_reconciliation_difference_ratio", provider) is None

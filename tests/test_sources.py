@@ -47,6 +47,15 @@ def done(kind: str, **fields: Any) -> Event:
     return {"type": kind, "status": "completed", **fields}
 
 
+EMBEDDINGS_LINE: Event = {
+    "id": "batch_req_1",
+    "custom_id": "a",
+    "response": {
+        "status_code": 200,
+        "request_id": "req_1",
+        "body": {"object": "list", "data": [{"object": "embedding"}], "model": "m"} | usage(prompt_tokens=3),
+    },
+}
 RESPONSE_TOKENS = {"kind": "completions", "input_tokens": 9, "output_tokens": 3}
 
 OPENAI: dict[str, tuple[Any, list[Event]]] = {
@@ -283,16 +292,8 @@ OPENAI: dict[str, tuple[Any, list[Event]]] = {
         [BOTH | {"batch": True}],
     ),
     "a line of a batch of embeddings": (
-        {
-            "id": "batch_req_1",
-            "custom_id": "a",
-            "response": {
-                "status_code": 200,
-                "request_id": "req_1",
-                "body": {"object": "list", "data": [{"object": "embedding"}], "model": "m"} | usage(prompt_tokens=3),
-            },
-        },
-        [{"kind": "embeddings", "input_tokens": 3, "batch": True, "id": "req_1"}],
+        {"response": EMBEDDINGS_LINE, "timestamp": T},
+        [{"kind": "embeddings", "input_tokens": 3, "batch": True, "id": "req_1", "timestamp": T}],
     ),
     "a line of a batch that failed": (
         {"id": "batch_req_1", "custom_id": "a", "response": {"status_code": 400, "body": {"error": {}}}},
@@ -474,6 +475,23 @@ LITELLM: dict[str, tuple[Any, list[Event]]] = {
         ),
         [BOTH | {"batch": True, "id": "batch_1", "timestamp": T - 60}],
     ),
+    "a batch that expired, half done": (
+        call(
+            call_type="aretrieve_batch",
+            prompt_tokens=1,
+            completion_tokens=1,
+            response={"id": "batch_1", "status": "expired", "completed_at": None, "expired_at": T - 30},
+        ),
+        [BOTH | {"batch": True, "id": "batch_1", "timestamp": T - 30}],
+    ),
+    "a batch that goes on": (
+        call(call_type="aretrieve_batch", prompt_tokens=1, response={"id": "batch_1", "status": "in_progress"}),
+        [],
+    ),
+    "a response that is looked at again": (
+        call(call_type="aget_responses", id="resp_1", response=RESPONSE | usage(**BOTH), metadata={"usage_object": {}}),
+        [BOTH | {"id": "resp_1", "timestamp": T}],
+    ),
 }
 
 GOLDEN = [
@@ -541,8 +559,25 @@ BAD: dict[str, tuple[str, Any, str | None]] = {
     "not from the callback": ("litellm", {"id": "x", "usage": ONE}, "call_type"),
     "a call without a status": ("litellm", {"id": "x", "call_type": "acompletion"}, "status"),
     "speech without its text": ("litellm", call(call_type="aspeech"), "messages"),
+    "speech whose text is kept back": (
+        "litellm",
+        call(call_type="aspeech", messages=[{"role": "user", "content": "redacted-by-litellm"}]),
+        "messages",
+    ),
+    "a line of a batch without a time": ("openai", EMBEDDINGS_LINE, "response.body.created"),
+    "a count with a fraction": ("openai", chat(prompt_tokens=1.5, completion_tokens=1), "usage.prompt_tokens"),
+    "a count beyond all": ("openai", chat(prompt_tokens=1e300, completion_tokens=1), "usage.prompt_tokens"),
+    "a session at no time": (
+        "openai",
+        response(output=[done("code_interpreter_call")]) | {"created_at": 1e300},
+        "timestamp",
+    ),
     "a clock far off": ("litellm", call(prompt_tokens=1, completion_tokens=1, endTime=T * 1000), "timestamp"),
 }
+
+
+def is_line(record: Any) -> bool:
+    return isinstance(record, dict) and "custom_id" in record
 
 
 @pytest.mark.parametrize(("source", "record", "field"), BAD.values(), ids=BAD)
@@ -552,7 +587,7 @@ def test_what_is_wrong_is_told_by_its_field(source: str, record: Any, field: str
     assert (found.records, len(found.rejected)) == ([], 1)
     (rejected,) = found.rejected
     assert rejected.raw == raw
-    assert rejected.faults[0].field == (field.removeprefix("response.") if field else field)
+    assert rejected.faults[0].field == (field if is_line(record) or not field else field.removeprefix("response."))
 
 
 @pytest.mark.parametrize("cost", [0.1, "0.1", Decimal("0.1"), 0.1 + 1e-17])
@@ -562,6 +597,35 @@ def test_a_gateways_own_cost_is_taken_if_the_operator_says_so(cost: Any) -> None
     (event,) = SOURCES["litellm"].events(record, Options(takes_costs=True))
     assert event["cost"]["currency"] == "usd"
     assert round(event["cost"]["value"], 15) == Decimal("0.1")
+
+
+@pytest.mark.parametrize("cost", [1e10, 1e300, -1, "NaN", "free", True, None, Decimal("1e-30"), 10**12])
+def test_a_cost_out_of_all_bounds_is_none_and_spoils_nothing(cost: Any) -> None:
+    record = call(prompt_tokens=1, completion_tokens=1, response_cost=cost)
+    (event,) = SOURCES["litellm"].events(record, Options(takes_costs=True))
+    possible = [Decimal(10**10), Decimal(10**12), Decimal(0)]
+    assert event.get("cost") is None or event["cost"]["value"] in possible
+
+
+@pytest.mark.parametrize(
+    ("spelled", "kept"),
+    [(rb"a\ud83d", "a?"), (rb"a\ud83d\ude00", "a😀"), ("é".encode(), "é")],
+    ids=["half a character", "a character", "plain"],
+)
+def test_a_text_that_was_cut_within_a_character_spoils_nothing(spelled: bytes, kept: str) -> None:
+    """Whoever cuts texts to a length, as JavaScript does, sends halves of characters, mostly in what nobody reads."""
+    answer = json.dumps({"response": chat(**ONE), "user_id": "USER", "request": {"input": "TEXT"}}).encode()
+    body = answer.replace(b"USER", spelled) + b"\n" + answer.replace(b"TEXT", spelled)
+    found = decode_records(SOURCES["openai"], NO_OPTIONS, body, (T + 3_600) * 1000, 10)
+    assert found.rejected == []
+    users = [dict(zip(record.kind.dimensions, record.dimensions, strict=True))["user_id"] for record in found.records]
+    assert users == [kept, "USER"]
+
+
+def test_what_no_reader_can_follow_is_told() -> None:
+    deep = b"[" * 600 + rb'"\ud83d"' + b"]" * 600
+    (fault,) = read_record(SOURCES["openai"], NO_OPTIONS, b'{"id": ' + deep + b"}", T * 1000)
+    assert "nested" in str(fault) or "object" in str(fault)
 
 
 def test_of_several_events_of_a_call_one_has_its_cost() -> None:

@@ -340,7 +340,7 @@ def explain(item: object, problem: str) -> list[Fault]:
         if len(faults) >= FAULTS_MAX:
             break
         if field not in allowed:
-            shown = _encodable(field[:TEXT_MAX])
+            shown = encodable(field[:TEXT_MAX])
             message = f"{kind.name} events have no {shown}{nearest(field, allowed)}; leave it out"
             faults.append(Fault(shown, shorten(value), message))
         elif problem_here := _field_problem(field, value, kind):
@@ -351,7 +351,7 @@ def explain(item: object, problem: str) -> list[Fault]:
 def _field_problem(field: str, value: object, kind: UsageKind) -> str | None:
     if value is None or field == "kind":
         return None
-    if isinstance(value, str) and _encodable(value) != value:
+    if isinstance(value, str) and encodable(value) != value:
         return "holds half of a surrogate pair, which is no character; remove it"
     try:
         msgspec.convert(value, type=_FIELD_TYPES[field])
@@ -398,14 +398,16 @@ _NAME_LENGTH_MAX: Final = 64
 _LIKENESS_MIN: Final = 70
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """Text as it can be stored: a lone surrogate, which JSON can spell but UTF-8 cannot, becomes a question mark."""
     return text.encode(errors="replace").decode()
 
 
 def shorten(value: object) -> object:
     """Return a value fit for an answer: what is long or deep is cut to its beginning."""
+    if isinstance(value, Decimal):
+        value = str(value)
     if isinstance(value, int | bool | float) or value is None:
         return value if not isinstance(value, int) or abs(value) <= COUNT_MAX else str(value)[:64]
-    text = _encodable(value) if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+    text = encodable(value) if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
     return text if len(text) <= 64 else text[:64] + "…"

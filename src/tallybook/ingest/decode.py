@@ -13,7 +13,17 @@ import msgspec
 
 from tallybook.columns import Columns, read_columns
 from tallybook.errors import BodyTooLarge, InvalidRequest
-from tallybook.event import Event, Fault, FaultyEvent, Record, explain, record, rfc3339
+from tallybook.event import (
+    Event,
+    Fault,
+    FaultyEvent,
+    Record,
+    encodable,
+    explain,
+    record,
+    rfc3339,
+    shorten,
+)
 from tallybook.sources.record import FaultyRecord, Options, Source
 
 COLUMNS_MIN: Final = 64
@@ -237,14 +247,32 @@ def read_record(
     source: Source, options: Options, item: bytes, now_ms: int, received_ms: int | None = None
 ) -> list[Record] | list[Fault]:
     """Return the events that one record of a source makes, or all that is wrong with it; never raises."""
-    value = _generic(item)
-    if value is _BROKEN:
-        return _explain(item, "")
+    try:
+        value = _ANY.decode(item)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = _generic(item)
+        if value is _BROKEN:
+            return _explain(item, "")
+        try:
+            value = _storable(value)
+        except RecursionError:
+            return [Fault(None, shorten(item.decode()), "the item is nested too deeply")]
     try:
         events = source.events(value, options)
     except FaultyRecord as error:
         return error.faults
     return records_of(events, now_ms, received_ms)
+
+
+def _storable(value: object) -> object:
+    """Return a value whose texts can be stored: other software cuts texts in the middle of a character."""
+    if isinstance(value, str):
+        return encodable(value)
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    if isinstance(value, dict):
+        return {_storable(name): _storable(item) for name, item in value.items()}
+    return value
 
 
 def records_of(

@@ -26,6 +26,9 @@ _KINDS: Final = {
 completion, whatever it will be called."""
 _SOURCES: Final = {"image_edit": "image.edit", "image_variation": "image.variation"}
 _BATCH: Final = "retrieve_batch"
+_BATCH_ENDS: Final = ("completed_at", "expired_at", "cancelled_at", "failed_at")
+_REDACTED: Final = "redacted-by-litellm"
+"""What stands for a message where LiteLLM is told not to log them."""
 _PERIODS: Final = {
     "input_cache_write_30m_tokens": "ephemeral_5m_input_tokens",
     "input_cache_write_12h_tokens": "ephemeral_1h_input_tokens",
@@ -58,6 +61,8 @@ def events(record: Any, options: Options = NO_OPTIONS) -> list[Event]:
     name = (call.text("call_type") or "").lstrip("_")
     if name not in _KINDS and name[:1] == "a" and name != "anthropic_messages":
         name = name[1:]
+    if name == _BATCH and not any(end in call.fields("response") for end in _BATCH_ENDS):
+        return []  # goes on
     usage = _usage(call)
     common = _common(call, name)
     kind = _KINDS.get(name)
@@ -74,7 +79,7 @@ def _said(call: Fields) -> str:
     said = call.any("messages")
     if isinstance(said, list) and len(said) == 1 and isinstance(said[0], dict):
         said = said[0].get("content")
-    if not isinstance(said, str):
+    if not isinstance(said, str) or said == _REDACTED:
         raise call.wrong("messages", "must hold the text that was spoken; its characters are what is counted")
     return said
 
@@ -141,14 +146,17 @@ def _common(call: Fields, name: str) -> Event:
         "model": call.text("model"),
         "service_tier": tier,
     }
+    # What can be looked at many times is logged each time: what stays the same is its own id, and its own time.
+    given = call.values.get("response")
     if name == _BATCH:
-        # It may be looked at many times: what stays the same is the batch, and when it was done.
         batch = call.fields("response")
         common |= {
             "batch": True,
             "id": batch.text("id") or common["id"],
-            "timestamp": batch.any("completed_at") or common["timestamp"],
+            "timestamp": batch.any(*_BATCH_ENDS),
         }
+    elif isinstance(given, dict) and given.get("object") == "response":
+        common["timestamp"] = given.get("created_at") or common["timestamp"]
     return common
 
 

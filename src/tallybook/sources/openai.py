@@ -13,10 +13,14 @@ Source: types of the official ``openai`` client 3.54.
 from decimal import Decimal
 from typing import Any, Final
 
+from tallybook.event import COUNT_MAX
 from tallybook.kinds import KINDS
 from tallybook.sources.record import NO_OPTIONS, WHO, Event, FaultyRecord, Fields, Options, made
 
 _COMMON: Final = (*WHO, "api_source")
+_UNUSED: Final = ("failed", "cancelled", "incomplete", "in_progress", "queued")
+"""What becomes of a response that may have used nothing, or tells it later."""
+_INSTANTS: Final = ("created", "created_at")
 _ENVELOPE: Final = frozenset(
     {"response", "request", "id", "timestamp", "model", "batch", "service_tier", *_COMMON}
     | {"seconds", "characters", "input_tokens", "kind", "source"}
@@ -73,6 +77,8 @@ def _open(record: Fields) -> tuple[Fields, Fields | None]:
         if line.count("status_code") != 200 or "body" not in line:
             return envelope, None
         body = line.fields("body")
+        if "timestamp" not in envelope and not any(name in body for name in _INSTANTS):
+            raise body.wrong("created", "is missing; give timestamp in an envelope, since a batch may be fetched twice")
         values = {"id": line.values.get("request_id") or record.values.get("id"), **body.values}
         return Fields({"batch": True, **envelope.values}, envelope.path), Fields(values, body.path)
     if isinstance(record.values.get("type"), str) and "response" in record:  # an event of a stream
@@ -95,7 +101,7 @@ class _Answer:
         self._request = envelope.fields("request")
         self._response = response
         self._usage = response.fields("usage")
-        self._timestamp = envelope.any("timestamp") or response.any("created", "created_at")
+        self._timestamp = envelope.any("timestamp") or response.any(*_INSTANTS)
         self._common: Event = {
             "id": envelope.text("id") or response.text("id", "item_id", "request_id"),
             "timestamp": self._timestamp,
@@ -140,7 +146,7 @@ class _Answer:
 
     def _tokens(self, kind: str) -> list[Event]:
         found = [made(kind, self._common, **token_fields(self._usage))] if self._usage.values else []
-        if not found and self._response.values.get("status") in (None, "completed"):
+        if not found and self._response.values.get("status") not in _UNUSED:
             raise self._response.wrong(
                 "usage", "is missing; a stream of chat has it if the request asks for stream_options.include_usage"
             )
@@ -250,7 +256,7 @@ class _Answer:
     def _session(self, container: str | None) -> Event:
         """Return a session. What tells it from others is its container, and since when it can have lasted."""
         instant = self._timestamp
-        if isinstance(instant, int | float | Decimal) and not isinstance(instant, bool):
+        if isinstance(instant, int | float | Decimal) and not isinstance(instant, bool) and abs(instant) < COUNT_MAX:
             instant = int(instant) // _SESSION_S * _SESSION_S
         identity = {"id": container or self._common["id"], "timestamp": instant}
         return made("code_interpreter_sessions", self._common | identity)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
-from tallybook.event import COST_SCALE, COUNT_MAX, TEXT_MAX, Fault, shorten
+from tallybook.event import COST_MAX, COST_SCALE, COUNT_MAX, TEXT_MAX, Fault, shorten
 from tallybook.kinds import DIMENSIONS, KINDS
+from tallybook.money import WIDE
 
 Event = dict[str, Any]
 """An event as a producer of ours would send it: the fields of `tallybook.event`, nothing else."""
@@ -76,7 +77,7 @@ class Fields:
             value = self.values.get(name)
             if value is None:
                 continue
-            if isinstance(value, float | Decimal) and value == value // 1:
+            if isinstance(value, float | Decimal) and abs(value) <= COUNT_MAX and value == int(value):
                 value = int(value)  # as languages without integers write them
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= COUNT_MAX:
                 raise self.wrong(name, f"must be an integer from 0 to {COUNT_MAX}")
@@ -140,7 +141,7 @@ def cost(value: object) -> Event | None:
         amount = Decimal(str(value))
     except ArithmeticError:
         return None
-    if not amount.is_finite() or amount < 0:
+    if not amount.is_finite() or not 0 <= amount <= COST_MAX:
         return None
     # Whoever adds up binary fractions sends more digits than there are in the sum.
-    return {"value": round(amount, COST_SCALE), "currency": "usd"}
+    return {"value": amount.quantize(Decimal(1).scaleb(-COST_SCALE), context=WIDE), "currency": "usd"}
