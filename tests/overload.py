@@ -25,6 +25,8 @@ _PROCESSES = 2
 _MOST_BYTES = 3 * 1024**3
 """What a server may need with its default limits: the engine's GiB, and a queue and incoming bodies of 256 MiB each."""
 _AT_ONCE_S = 5
+_ANSWER_S_MAX = 30
+"""What a server lets wait, and as much again that it has not read yet, and all on a machine that senders share."""
 
 
 class Answers(NamedTuple):
@@ -34,11 +36,13 @@ class Answers(NamedTuple):
         statuses: how often which status came.
         accepted: how many events were acknowledged.
         retry_after: what refusals said about when to come again.
+        longest_s: how long the slowest answer took.
     """
 
     statuses: Counter[int]
     accepted: int
     retry_after: set[str | None]
+    longest_s: float
 
 
 class Overload(NamedTuple):
@@ -89,6 +93,7 @@ def overload(server: Server, seconds: float, senders: int, events: int) -> Overl
         sum((part.statuses for part in told), Counter()),
         sum(part.accepted for part in told),
         set().union(*(part.retry_after for part in told)),
+        max(part.longest_s for part in told),
     )
     return Overload(answers, stored, before_bytes, most_bytes, asked - began, posted - asked)
 
@@ -104,6 +109,7 @@ def _send(url: str, key: str, seconds: float, senders: int, events: int, place: 
     statuses: Counter[int] = Counter()
     retry_after: set[str | None] = set()
     accepted = 0
+    longest_s = 0.0
     counting = threading.Lock()
     numbers = itertools.count()
     until = time.monotonic() + seconds
@@ -113,13 +119,15 @@ def _send(url: str, key: str, seconds: float, senders: int, events: int, place: 
     )
 
     def send() -> None:
-        nonlocal accepted
+        nonlocal accepted, longest_s
         with httpx.Client(
             base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=120, trust_env=False, verify=False
         ) as client:
             while time.monotonic() < until:
+                began = time.monotonic()
                 answer = client.post(PATH, content=body.replace(b"REQUEST", b"%d" % next(numbers)))
                 with counting:
+                    longest_s = max(longest_s, time.monotonic() - began)
                     statuses[answer.status_code] += 1
                     if answer.status_code == 200:
                         accepted += answer.json()["accepted"]
@@ -131,7 +139,7 @@ def _send(url: str, key: str, seconds: float, senders: int, events: int, place: 
         thread.start()
     for thread in threads:
         thread.join()
-    return Answers(statuses, accepted, retry_after)
+    return Answers(statuses, accepted, retry_after, longest_s)
 
 
 def main(seconds: float = 300) -> None:
@@ -144,6 +152,7 @@ def main(seconds: float = 300) -> None:
         assert found.answers.retry_after == {"1"}
         assert found.stored == found.answers.accepted
         assert found.most_bytes < _MOST_BYTES
+        assert found.answers.longest_s < _ANSWER_S_MAX
         assert max(found.page_s, found.post_s) < _AT_ONCE_S
         assert server.stop() == 0
 

@@ -54,6 +54,15 @@ def test_much_more_than_it_can_take_costs_neither_memory_nor_events(tmp_path: Pa
     assert server.stop() == 0
 
 
+def test_what_would_wait_too_long_is_refused_although_there_is_room(tmp_path: Path) -> None:
+    server = Server.start(tmp_path / "data", args=["--queue-s-max", "1"])
+    found = overload(server, seconds=4, senders=100, events=20_000)  # 150 MB, and seconds of work for any machine
+    assert set(found.answers.statuses) == {200, 429}
+    assert found.answers.retry_after == {"1"}
+    assert found.stored == found.answers.accepted > 0
+    assert server.stop() == 0
+
+
 def test_a_full_quarantine_refuses_bad_events_and_takes_good_ones(tmp_path: Path) -> None:
     server = Server.start(tmp_path / "data", args=["--quarantine-max", "2"])
     with server.http() as client:

@@ -84,7 +84,7 @@ def opened(settings: Settings) -> Iterator[Api]:
     metrics.store_bytes.set_function(store.size_bytes)
     incoming = Incoming(settings.queue_bytes_max)
     metrics.incoming_bytes.set_function(lambda: incoming.bytes)
-    writer = Writer(store, settings.queue_bytes_max, metrics)
+    writer = Writer(store, settings.queue_bytes_max, settings.queue_s_max, metrics)
     metrics.ready.set_function(lambda: writer.trouble is None)
     writer.start()
     try:

@@ -29,6 +29,10 @@ _GATHER_BYTES: Final = 256 * 1024
 """Enough to begin at once."""
 _COMMIT_RECORDS: Final = 50_000
 """Enough to pay for a commit many times over, few enough that nobody waits long behind it."""
+_TELLING_RECORDS: Final = 2_000
+"""A commit of fewer takes its time whatever is in it, and does not tell how fast the store is."""
+_LATEST: Final = 0.3
+"""How much the latest commit counts in how fast the store is."""
 
 _RECOVER_EVERY_S: Final = 1
 _LOOK_EVERY_S: Final = 0.2
@@ -49,15 +53,21 @@ class Writer:
     Args:
         store: where to.
         queue_bytes_max: the most bytes that may wait.
+        queue_s_max: the longest a batch may be expected to wait. Whoever has given up before would send it again.
         metrics: where commits are measured.
     """
 
-    def __init__(self, store: Store, queue_bytes_max: int, metrics: Metrics) -> None:
+    def __init__(self, store: Store, queue_bytes_max: int, queue_s_max: float, metrics: Metrics) -> None:
         self._store = store
         self._queue_bytes_max = queue_bytes_max
+        self._queue_s_max = queue_s_max
         self._metrics = metrics
         self._queue: deque[_Waiting] = deque()
         self._queue_bytes = 0
+        self._queue_events = 0
+        """As with bytes, those that are being written are among them."""
+        self._events_per_s: float | None = None
+        """How fast the store is; None before it has been seen."""
         metrics.queue_bytes.set_function(lambda: self._queue_bytes)
         self._changed = threading.Condition()
         self._stopping = False
@@ -104,7 +114,7 @@ class Writer:
         with self._changed:
             self.refuse_if_full(size_bytes)
             self._queue.append(waiting)
-            self._add_queue_bytes(size_bytes)
+            self._add(size_bytes, batch.events)
             if len(self._queue) == 1 or self._queue_bytes >= _GATHER_BYTES:  # else it knows, or waits for more
                 self._changed.notify()
         return waiting.future
@@ -113,12 +123,17 @@ class Writer:
         """Raise what `submit` would raise for a batch of this size."""
         if trouble := self.trouble:
             raise NotReady(trouble)
-        if self._queue and self._queue_bytes + size_bytes > self._queue_bytes_max:
+        if self._queue and (self._queue_bytes + size_bytes > self._queue_bytes_max or self._wait_s > self._queue_s_max):
             raise Busy(
                 "Too much waits to be written; nothing of this request was kept, send it again later",
                 code="queue_full",
                 retry_after_s=1,
             )
+
+    @property
+    def _wait_s(self) -> float:
+        """How long the last of those that wait is expected to wait."""
+        return self._queue_events / self._events_per_s if self._events_per_s else 0
 
     def _run(self) -> None:
         while self._wait():
@@ -130,7 +145,9 @@ class Writer:
                 batches = self._take(_COMMIT_RECORDS)
                 self._commit(batches)
             with self._changed:
-                self._add_queue_bytes(-sum(waiting.size_bytes for waiting in batches))
+                self._add(
+                    -sum(waiting.size_bytes for waiting in batches), -sum(waiting.batch.events for waiting in batches)
+                )
             if trouble:
                 self._recover()
 
@@ -178,8 +195,10 @@ class Writer:
 
     def _commit(self, batches: Sequence[_Waiting]) -> None:
         try:
+            began = time.monotonic()
             with self._metrics.commit_s.time():
                 outcomes = self._store.append([waiting.batch for waiting in batches])
+            self._measure(batches, time.monotonic() - began)
         except NotReady as error:
             self._metrics.count_failure(error.reason)
             if error.reason is Reason.OUT_OF_MEMORY:
@@ -205,8 +224,16 @@ class Writer:
         for waiting in batches:
             self._commit([waiting])
 
-    def _add_queue_bytes(self, size_bytes: int) -> None:
+    def _add(self, size_bytes: int, events: int) -> None:
         self._queue_bytes += size_bytes
+        self._queue_events += events
+
+    def _measure(self, batches: Sequence[_Waiting], seconds: float) -> None:
+        events = sum(waiting.batch.events for waiting in batches)
+        if events >= _TELLING_RECORDS:
+            latest = events / max(seconds, 1e-6)
+            known = self._events_per_s or latest
+            self._events_per_s = known + _LATEST * (latest - known)
 
 
 def _tell(batches: Sequence[_Waiting], found: Sequence[Outcome | Exception]) -> None:

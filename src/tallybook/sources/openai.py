@@ -256,7 +256,7 @@ class _Answer:
     def _session(self, container: str | None) -> Event:
         """Return a session. What tells it from others is its container, and since when it can have lasted."""
         instant = self._timestamp
-        if isinstance(instant, int | float | Decimal) and not isinstance(instant, bool) and abs(instant) < COUNT_MAX:
+        if isinstance(instant, int | float | Decimal) and not isinstance(instant, bool) and 0 <= instant < COUNT_MAX:
             instant = int(instant) // _SESSION_S * _SESSION_S
         identity = {"id": container or self._common["id"], "timestamp": instant}
         return made("code_interpreter_sessions", self._common | identity)

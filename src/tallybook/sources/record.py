@@ -77,7 +77,7 @@ class Fields:
             value = self.values.get(name)
             if value is None:
                 continue
-            if isinstance(value, float | Decimal) and abs(value) <= COUNT_MAX and value == int(value):
+            if isinstance(value, float | Decimal) and -COUNT_MAX <= value <= COUNT_MAX and value == int(value):
                 value = int(value)  # as languages without integers write them
             if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= COUNT_MAX:
                 raise self.wrong(name, f"must be an integer from 0 to {COUNT_MAX}")
