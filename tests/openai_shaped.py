@@ -33,6 +33,8 @@ MESSAGE_USAGE = {
     "service_tier": "standard",
 }
 _numbers = count(1)
+_responses: dict[str, Any] = {}
+"""What was answered, for those who ask again."""
 
 
 def _chat(asked: dict[str, Any]) -> Any:
@@ -58,8 +60,9 @@ def _response(asked: dict[str, Any]) -> Any:
         "status": "completed",
         "action": {"type": "search", "query": "x"},
     }
-    return {
-        "id": f"resp_{next(_numbers)}",
+    name = f"resp_{next(_numbers)}"
+    _responses[name] = {
+        "id": name,
         "object": "response",
         "created_at": CREATED,
         "status": "completed",
@@ -74,6 +77,7 @@ def _response(asked: dict[str, Any]) -> Any:
         "tools": [],
         "metadata": {},
     }
+    return _responses[name]
 
 
 def _embedding(asked: dict[str, Any]) -> Any:
@@ -131,6 +135,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         pass
+
+    def do_GET(self) -> None:
+        found = _responses.get(self.path.split("?")[0].rpartition("/")[2])
+        self._send(200 if found else 404, json.dumps(found or {}).encode(), "application/json")
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("content-length") or 0))

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tallybook.clock import now_s
-from tests.openai_shaped import model_server
+from tests.openai_shaped import CREATED, model_server
 from tests.support import Server
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +17,7 @@ USAGE = "/v1/organization/usage"
 CHAT = {"num_model_requests": 1, "input_tokens": 120, "input_cached_tokens": 64, "output_tokens": 30}
 EXPECTED: dict[str, list[dict[str, Any]]] = {
     "completions": [
-        # an answer of the Messages API; a response; the first of two equal chats, the second came from the cache
+        # an answer of the Messages API; the first of two equal chats, the second came from the cache
         {
             "model": "claude-sonnet-4-5",
             "num_model_requests": 1,
@@ -31,10 +31,7 @@ EXPECTED: dict[str, list[dict[str, Any]]] = {
         {
             "model": "gpt-4o-mini",
             "user_id": None,
-            "num_model_requests": 2,
-            "input_tokens": 170,
-            "input_cached_tokens": 74,
-            "output_tokens": 35,
+            **CHAT,
         },
         # a chat, and a streamed one
         {"model": "gpt-4o-mini", "user_id": "ann", "project_id": "team-1", "api_key_id": "hash-1"}
@@ -47,9 +44,16 @@ EXPECTED: dict[str, list[dict[str, Any]]] = {
     "moderations": [{"model": "omni-moderation-latest", "num_model_requests": 1}],
     "web_search_calls": [
         {"model": "claude-sonnet-4-5", "num_requests": 2},
-        {"model": "gpt-4o-mini", "num_requests": 1},
     ],
 }
+RESPONSE: dict[str, list[dict[str, Any]]] = {
+    "completions": [
+        {"model": "gpt-4o-mini", "num_model_requests": 1, "input_tokens": 50, "input_cached_tokens": 10}
+        | {"output_tokens": 5},
+    ],
+    "web_search_calls": [{"model": "gpt-4o-mini", "num_requests": 1}],
+}
+"""Of one response, which is logged three times: when it was made, and twice when it was looked at."""
 
 
 @pytest.mark.parametrize("log_format", ["json_array", "ndjson", "single"])
@@ -68,10 +72,17 @@ def test_every_call_is_counted_as_the_model_server_said(
             check=False,
         )
     assert done.returncode == 0, done.stderr[-2000:]
-    for kind, expected in EXPECTED.items():
+    assert_found(api, EXPECTED, since_s)
+    assert_found(api, RESPONSE, CREATED)
+    assert api.get(f"{USAGE}/quarantine").json()["data"] == []
+
+
+def assert_found(api: httpx.Client, everything: dict[str, list[dict[str, Any]]], start_s: int) -> None:
+    for kind, expected in everything.items():
         grouped = ["model"] if kind == "web_search_calls" else ["model", "user_id", "project_id", "api_key_id"]
         question: dict[str, Any] = {
-            "start_time": since_s,
+            "start_time": start_s,
+            "limit": 2,
             "group_by": [*grouped, *(["source"] if kind == "images" else [])],
         }
         page = api.get(f"{USAGE}/{kind}", params=question).raise_for_status().json()
@@ -80,4 +91,3 @@ def test_every_call_is_counted_as_the_model_server_said(
         assert len(found) == len(expected), (kind, found)
         for result, wanted in zip(found, expected, strict=True):
             assert {name: result[name] for name in wanted} == wanted
-    assert api.get(f"{USAGE}/quarantine").json()["data"] == []

@@ -17,6 +17,9 @@ import litellm
 from litellm.integrations.generic_api.generic_api_callback import GenericAPILogger
 
 MODELS, ENDPOINT, KEY, FORMAT = sys.argv[1:]
+LOGGED = 14
+"""Calls that are told, one of which fails."""
+WAIT_S = 60
 WHO = {"user_api_key_hash": "hash-1", "user_api_key_user_id": "ann", "user_api_key_team_id": "team-1"}
 OPENAI: dict[str, Any] = {"api_base": f"{MODELS}/v1", "api_key": "sk-none", "max_retries": 0}
 ANTHROPIC: dict[str, Any] = {"api_base": MODELS, "api_key": "sk-none"}
@@ -39,6 +42,12 @@ async def cached_twice() -> None:
         await asyncio.sleep(0.5)
 
 
+async def response_looked_at_again() -> None:
+    response = await litellm.aresponses(model="openai/gpt-4o-mini", input="x", **OPENAI)
+    for _ in range(2):
+        await litellm.aget_responses(response_id=response.id, custom_llm_provider="openai", **OPENAI)
+
+
 async def failing() -> None:
     with suppress(litellm.InternalServerError):
         await litellm.acompletion("openai/gpt-4o-mini", messages=said("fail"), num_retries=0, **OPENAI)
@@ -51,6 +60,7 @@ async def main() -> None:
         log_format=FORMAT,
         max_retries=6,
         retry_delay=1,
+        flush_interval=3600,  # in one go, and no sooner than all is there
     )
     litellm.callbacks = [logger]
     litellm.cache = litellm.Cache(type="local")
@@ -66,12 +76,15 @@ async def main() -> None:
         litellm.atranscription("openai/whisper-1", file=speech, **OPENAI),
         litellm.aspeech("openai/tts-1", input="hello world", voice="alloy", **OPENAI),
         litellm.amoderation(input="x", model="openai/omni-moderation-latest", **OPENAI),
-        litellm.aresponses(model="openai/gpt-4o-mini", input="x", **OPENAI),
+        response_looked_at_again(),
         litellm.acompletion("anthropic/claude-sonnet-4-5", messages=said("a"), **ANTHROPIC),
     ]
     for call in calls:
         await call
-    await asyncio.sleep(2)  # its callbacks work in the background
+    for _ in range(WAIT_S):  # its callbacks work in the background
+        await asyncio.sleep(1)
+        if len(logger.log_queue) >= LOGGED:
+            break
     await logger.flush_queue()
 
 
