@@ -75,6 +75,14 @@ def point(values: Json, *, since_ns: int = END_NS - 10**9, until_ns: int = END_N
     return {"attributes": attributes(values), **times, **fields}
 
 
+def field(number: int, content: bytes) -> bytes:
+    """A field of protobuf that has a length."""
+    length, left = b"", len(content)
+    while left > 127:
+        length, left = length + bytes([left & 127 | 128]), left >> 7
+    return bytes([number << 3 | 2]) + length + bytes([left]) + content
+
+
 def in_protobuf(body: Json) -> bytes:
     """The same body in protobuf, whose JSON has ids in base64, other than OTLP's."""
     if "resourceMetrics" in body:
@@ -85,7 +93,9 @@ def in_protobuf(body: Json) -> bytes:
 def _in_base64(found: Any) -> Any:
     if isinstance(found, dict):
         return {
-            name: b64encode(bytes.fromhex(of)).decode() if name in ("traceId", "spanId") else _in_base64(of)
+            name: b64encode(bytes.fromhex(of)).decode()
+            if name in ("traceId", "spanId", "parentSpanId")
+            else _in_base64(of)
             for name, of in found.items()
         }
     return [_in_base64(each) for each in found] if isinstance(found, list) else found

@@ -124,6 +124,10 @@ def test_long_ids_stay_different() -> None:
     assert len(identity("/a", "b" * 300)) <= 256
 
 
+def test_an_id_that_is_cut_within_a_character_has_an_identity() -> None:
+    assert identity("/a", "b" * 300 + "\ud83d") != identity("/a", "b" * 300 + "\ud83e")
+
+
 @pytest.mark.parametrize(
     ("attributes", "named"),
     [
@@ -201,6 +205,13 @@ def test_good_neighbours_are_stored_and_the_rest_is_kept_whole_and_replayed(api:
     mended = bad | {"data": USED}
     assert counts(api.post(f"{QUARANTINE}/{kept['id']}/replay", json=mended)) == (1, 0, 0, 0)
     assert counts(post(api, mended, STRUCTURED)) == (0, 1, 0, 0)
+
+
+def test_half_a_character_in_an_event_spoils_no_other(api: httpx.Client) -> None:
+    cut = envelope(2, subject="cut \ud83d", id="\ud83d" + "2" * 300)
+    answer = post(api, [envelope(1), cut, envelope(3), 5], BATCH)
+    assert counts(answer) == (3, 0, 0, 1)
+    assert answer.json()["faults"][0]["index"] == 3
 
 
 def test_what_was_sent_in_headers_is_kept_as_one_event(api: httpx.Client) -> None:

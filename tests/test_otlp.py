@@ -4,15 +4,18 @@ import json
 from typing import Any
 
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from tallybook.errors import BodyTooLarge, InvalidRequest
+from tallybook.event import Record
 from tallybook.ingest.decode import COLUMNS_MIN, Decoded, read_record
 from tallybook.ingest.otlp import Limits, decode_traces
 from tallybook.sources.record import Event, Options
 from tallybook.sources.table import SOURCES
-from tests.otlp_shaped import END_NS, SPAN_END, SPAN_ID, TRACE_ID, Json, in_protobuf, span, traces
+from tests.otlp_shaped import END_NS, SPAN_END, SPAN_ID, TRACE_ID, Json, field, in_protobuf, span, traces
 
 NOW_MS = END_NS // 1_000_000 + 1_000
 OPTIONS = Options(
@@ -25,6 +28,8 @@ USAGE: Json = {"gen_ai.usage.input_tokens": 9, "gen_ai.usage.output_tokens": 2}
 CLAUDE: Json = CHAT | {"gen_ai.provider.name": "anthropic", "gen_ai.request.model": "claude-sonnet-4-5"}
 GEMINI: Json = CHAT | {"gen_ai.provider.name": "gcp.gemini", "gen_ai.request.model": "gemini-2.5-pro"}
 INFERENCE: Json = {"openinference.span.kind": "LLM", "llm.model_name": "gpt-4o"}
+GROK: Json = CHAT | {"gen_ai.provider.name": "x_ai", "gen_ai.request.model": "grok-3-mini"}
+VERCEL: Json = {"ai.operationId": "ai.generateText.doGenerate", "gen_ai.request.model": "gpt-4o"}
 TOOL: Json = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.type": "extension"}
 CACHED: Json = BOTH | {"input_cached_tokens": 4}
 
@@ -82,6 +87,10 @@ COUNTED: dict[str, tuple[Json, Json]] = {
         {"openinference.span.kind": "DECISION", "decision.token_count.input": 9, "decision.token_count.output": 2},
         BOTH | {"kind": "decisions"},
     ),
+    "OpenInference does not know, the convention does": (
+        CHAT | USAGE | {"openinference.span.kind": "UNKNOWN"},
+        BOTH,
+    ),
     "both conventions at once": (INFERENCE | CHAT | USAGE | {"llm.token_count.prompt": 9}, BOTH),
     "vLLM": (
         {"gen_ai.request.id": "chatcmpl-1", "gen_ai.response.model": "llama", "gen_ai.latency.e2e": 0.5}
@@ -94,8 +103,20 @@ COUNTED: dict[str, tuple[Json, Json]] = {
         {"kind": "embeddings", "input_tokens": 9},
     ),
     "the inner span of an AI SDK": (
-        {"ai.operationId": "ai.generateText.doGenerate", "gen_ai.request.model": "gpt-4o"} | USAGE,
+        VERCEL | USAGE,
         BOTH,
+    ),
+    "the same with cached tokens": (VERCEL | USAGE | {"ai.usage.cachedInputTokens": 4}, CACHED),
+    "the same with cached tokens, as they are called today": (
+        VERCEL
+        | USAGE
+        | {"ai.usage.inputTokenDetails.cacheReadTokens": 4, "ai.usage.inputTokenDetails.cacheWriteTokens": 3}
+        | {"ai.usage.reasoningTokens": 1},
+        CACHED | {"input_cache_write_tokens": 3},
+    ),
+    "embeddings of an AI SDK": (
+        {"ai.operationId": "ai.embedMany.doEmbed", "ai.model.id": "text-embedding-3-small", "ai.usage.tokens": 9},
+        {"kind": "embeddings", "model": "text-embedding-3-small", "input_tokens": 9},
     ),
     "Pydantic AI": (CHAT | USAGE | {"gen_ai.usage.details.cache_read_tokens": 4}, CACHED),
     "generate_content": (CHAT | USAGE | {"gen_ai.operation.name": "generate_content"}, BOTH),
@@ -127,6 +148,14 @@ COUNTED: dict[str, tuple[Json, Json]] = {
         | tokens(text__cache_read__input=40),
         of_openai(input_tokens=300, output_tokens=1, input_cached_tokens=40, input_image_tokens=200),
     ),
+    "cached tokens by modality only": (
+        CHAT
+        | tokens(input=300, output=1, audio__input=200)
+        | tokens(text__cache_read__input=40, audio__cache_read__input=150),
+        of_openai(input_tokens=300, output_tokens=1, input_cached_tokens=190)
+        | of_openai(input_audio_tokens=200, input_cached_audio_tokens=150),
+    ),
+    "cached text only": (CHAT | USAGE | tokens(text__cache_read__input=4), CACHED),
     "images that were cached": (
         CHAT | tokens(input=300, output=1, cache_read__input=150, image__input=200, image__cache_read__input=150),
         of_openai(input_tokens=300, output_tokens=1, input_cached_tokens=150)
@@ -174,6 +203,23 @@ COUNTED: dict[str, tuple[Json, Json]] = {
         GEMINI | tokens(input=9, output=20, total=34, cache_read__input=3, reasoning__output=2),
         {"input_tokens": 12, "input_cached_tokens": 3, "output_tokens": 22},
     ),
+    "Gemini, whose thoughts only the total tells": (
+        GEMINI | {"gen_ai.usage.input_tokens": 9, "gen_ai.usage.output_tokens": 20, "llm.usage.total_tokens": 539},
+        {"input_tokens": 9, "output_tokens": 530},
+    ),
+    "Gemini, which did nothing but think": (
+        GEMINI | tokens(input=9, total=539),
+        {"input_tokens": 9, "output_tokens": 530},
+    ),
+    "Gemini, whose tools added to the prompt": (
+        GEMINI | tokens(input=9, output=20, total=44, reasoning__output=10),
+        {"input_tokens": 14, "output_tokens": 30},
+    ),
+    "a total beyond its parts, of others": (CHAT | USAGE | tokens(total=44), BOTH),
+    "xAI as its API answers": (
+        GROK | tokens(input=9, output=20, reasoning__output=300),
+        {"input_tokens": 9, "output_tokens": 320},
+    ),
     # who, which, at what tier
     "service tier": (CHAT | USAGE | {"openai.response.service_tier": "flex"}, BOTH | {"service_tier": "flex"}),
     "service tier, as it was called": (
@@ -215,6 +261,10 @@ COUNTED: dict[str, tuple[Json, Json]] = {
     # tools of the provider's
     "a web search": (TOOL | {"gen_ai.tool.name": "web_search"}, {"kind": "web_search_calls"}),
     "a web search, as it was called": (TOOL | {"gen_ai.tool.name": "web_search_preview"}, {"kind": "web_search_calls"}),
+    "a web search of a version": (
+        TOOL | {"gen_ai.tool.name": "web_search_preview_2025_03_11"},
+        {"kind": "web_search_calls"},
+    ),
     "a file search": (
         TOOL | {"gen_ai.tool.name": "file_search", "gen_ai.tool.type": "datastore"},
         {"kind": "file_search_calls"},
@@ -240,6 +290,13 @@ IGNORED: dict[str, Json] = {
     "OpenInference says a call, the convention an agent": INFERENCE | USAGE | {"gen_ai.operation.name": "invoke_agent"},
     "OpenLLMetry, a workflow": {"traceloop.span.kind": "workflow", "gen_ai.request.model": "gpt-4o"} | USAGE,
     "OpenLLMetry, a re-ranker": {"llm.request.type": "rerank", "gen_ai.request.model": "m"} | USAGE,
+    "an answer without usage, of a moderation": CHAT
+    | {"gen_ai.operation.name": "moderation", "gen_ai.response.id": "modr-1"},
+    "the outer span of an AI SDK's embeddings": {
+        "ai.operationId": "ai.embed",
+        "ai.model.id": "m",
+        "ai.usage.tokens": 9,
+    },
     "the outer span of an AI SDK": {"ai.operationId": "ai.generateText", "gen_ai.request.model": "gpt-4o"} | USAGE,
     "the run of an agent of old": {"gen_ai.agent.name": "a", "gen_ai.request.model": "gpt-4o"} | USAGE,
     "totals that name no model": {"model_name": "gpt-4o", "all_messages_events": "[]"} | USAGE,
@@ -371,7 +428,6 @@ def test_json_may_have_numbers_or_text_and_fields_nobody_knows() -> None:
         b'{"resourceSpans":{}}',
         b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":{"a":1}}]}]}]}',
         b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":5}]}]}]}',
-        b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"name":"\\ud800"}]}]}]}',
         b"[" * 100_000,
         b"\xff",
         b"",
@@ -420,8 +476,128 @@ def test_one_bad_span_spoils_no_other(last: Json) -> None:
 def test_more_events_than_there_may_be_are_refused() -> None:
     body = json.dumps(many(5)).encode()
     assert len(decode_traces(body, OPTIONS, LIMITS._replace(events_max=5), is_json=True).records) == 5
-    with pytest.raises(BodyTooLarge):
+    with pytest.raises(BodyTooLarge, match="4 events"):
         decode_traces(body, OPTIONS, LIMITS._replace(events_max=4), is_json=True)
+
+
+@pytest.mark.parametrize("is_json", [True, False])
+def test_spans_of_no_calls_and_rejected_ones_have_a_limit_as_well(is_json: bool) -> None:
+    limits = LIMITS._replace(events_max=2)
+    for body, most in ((span({}), 20), (span(CHAT), 2)):
+        for count in (most, most + 1):
+            sent = traces(*[body] * count)
+            content = json.dumps(sent).encode() if is_json else in_protobuf(sent)
+            if count == most:
+                found = decode_traces(content, OPTIONS, limits, is_json=is_json)
+                assert found.ignored + len(found.rejected) == count
+            else:
+                with pytest.raises(BodyTooLarge, match=f"more than {most}"):
+                    decode_traces(content, OPTIONS, limits, is_json=is_json)
+
+
+def test_what_is_kept_of_many_bad_spans_is_not_many_times_the_body() -> None:
+    sent = traces(*[span(CHAT)] * 64, resource={"service.name": "s" * 2**20})
+    found = decoded(sent, is_json=False)
+    assert len(found.rejected) == 64
+    assert 32 * 2**20 < sum(len(rejected.raw) for rejected in found.rejected) < 34 * 2**20
+    assert [rejected.is_mendable for rejected in found.rejected] == [bool(rejected.raw) for rejected in found.rejected]
+
+
+def user(record: Record) -> object:
+    return record.dimensions[record.kind.dimensions.index("user_id")]
+
+
+PROMPT = "gen_ai.input.messages"
+
+
+def damaged(is_json: bool) -> bytes:
+    """A call whose prompt, and another whose user, are cut in the middle of a character, beside a good one."""
+    cut = [{PROMPT: "cut@"}, {"user.id": "ann@"}, {}]
+    body = traces(*(span(CHAT | USAGE | values | {"gen_ai.response.id": str(at)}) for at, values in enumerate(cut)))
+    return json.dumps(body).encode().replace(b"@", b"\\ud83d") if is_json else in_protobuf(body).replace(b"@", b"\xf0")
+
+
+@pytest.mark.parametrize("is_json", [True, False])
+def test_text_that_is_cut_within_a_character_refuses_nothing(is_json: bool) -> None:
+    found = decode_traces(damaged(is_json), OPTIONS, LIMITS, is_json=is_json)
+    assert ([record.id for record in found.records], found.rejected) == (["0", "1", "2"], [])
+    assert list(map(user, found.records)) == [None, "ann?" if is_json else "ann\N{REPLACEMENT CHARACTER}", None]
+
+
+def test_lists_may_be_nested_deeper_than_protobuf_follows() -> None:
+    message = TracesData.FromString(in_protobuf(traces(span(CHAT | USAGE))))
+    deep = b""
+    for _ in range(100):
+        deep = field(5, field(1, deep))
+    content = message.resource_spans[0].scope_spans[0].spans[0].SerializeToString()
+    content += field(9, field(1, b"tools") + field(2, deep))
+    body = field(1, field(2, field(2, content)))
+    with pytest.raises(DecodeError):
+        TracesData.FromString(body)
+    assert len(decode_traces(body, OPTIONS, LIMITS, is_json=False).records) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"stringValue": 200}, {"intValue": [1]}, {"doubleValue": {}}, {"boolValue": "yes"}])
+def test_an_attribute_that_is_not_of_its_type_is_absent(wrong: Json) -> None:
+    body = traces(span(CHAT | USAGE))
+    found = body["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["attributes"]
+    found += [{"key": "http.status", "value": wrong}, {"key": "user.id", "value": wrong}]
+    (record,) = decoded(body, is_json=True).records
+    assert user(record) is None
+
+
+def test_a_status_may_be_told_by_name() -> None:
+    assert decoded(traces(span(CHAT, status={"code": "STATUS_CODE_ERROR"})), is_json=True).ignored == 1
+
+
+def test_the_name_of_a_span_is_told_shortened() -> None:
+    (rejected,) = decoded(traces(span(CHAT, name="n" * 1_000_000)), is_json=True).rejected
+    assert len(rejected.faults[0].message) < 300
+
+
+ANSWERED = {"gen_ai.response.id": "resp_1"}
+ADK = {"gen_ai.system": "gcp.vertex.agent", "gen_ai.request.model": "gemini-2.5-pro"}
+
+
+def nested(*levels: Json) -> Json:
+    """Spans each of which is part of the one before."""
+    return traces(
+        *(
+            span(values, spanId=f"{at + 1:016x}", parentSpanId=f"{at:016x}" if at else "")
+            for at, values in enumerate(levels)
+        )
+    )
+
+
+@pytest.mark.parametrize("is_json", [True, False])
+@pytest.mark.parametrize(
+    ("levels", "expected"),
+    [
+        ((ADK | USAGE, CHAT | USAGE), [1]),
+        ((ADK | USAGE, CHAT | USAGE | ANSWERED), [1]),
+        ((ADK | USAGE, CHAT | tokens(input=9, output=30)), [1]),
+        ((ADK | USAGE | ANSWERED, CHAT | tokens(input=9, output=30)), [0, 1]),
+        ((CHAT | USAGE, {}, {"http.request.method": "POST"}, CHAT | USAGE), [3]),
+        ((CHAT | USAGE, CHAT | USAGE, CHAT | USAGE), [2]),
+        ((CHAT | USAGE | ANSWERED, CHAT | USAGE), [0, 1]),
+        ((CHAT | USAGE, CHAT | USAGE | tokens(output=3)), [0, 1]),
+        ((CHAT | tokens(input=9), CHAT | tokens(input=9) | {"gen_ai.operation.name": "embeddings"}), [0, 1]),
+        ((TOOL | {"gen_ai.tool.name": "web_search"}, TOOL | {"gen_ai.tool.name": "web_search"}), [0, 1]),
+    ],
+)
+def test_a_call_that_says_what_one_below_it_used_is_counted_once(
+    levels: tuple[Json, ...], expected: list[int], is_json: bool
+) -> None:
+    found = decoded(nested(*levels), is_json=is_json)
+    assert (found.indexes, found.ignored, found.rejected) == (expected, len(levels) - len(expected), [])
+
+
+def test_calls_beside_each_other_are_two_whatever_they_used() -> None:
+    first = span(CHAT | USAGE, parentSpanId=SPAN_ID, spanId="1" * 16)
+    found = decoded(traces(first, first | {"spanId": "2" * 16}, first | {"spanId": SPAN_ID}), is_json=True)
+    assert found.indexes == [0, 1]  # and one is above both
+    itself = decoded(traces(first | {"spanId": SPAN_ID}, first), is_json=True)
+    assert itself.indexes == [1]
 
 
 def test_spans_from_before_events_are_kept_are_refused_for_good() -> None:
@@ -463,6 +639,13 @@ def test_what_a_trace_computes_within_a_session_is_one_session() -> None:
     again = used | {"spanId": "1" * 16, "endTimeUnixNano": str(END_NS + 60 * 10**9)}
     first, second = events_of(traces(used, again))
     assert first == second
+
+
+@pytest.mark.parametrize("trace_id", ["", "0" * 32])
+def test_sessions_without_a_trace_are_those_of_their_answers(trace_id: str) -> None:
+    used = TOOL | {"gen_ai.tool.name": "code_interpreter", "gen_ai.response.id": "resp_1"}
+    (event,) = events_of(traces(span(used, traceId=trace_id)))
+    assert event["id"] == "resp_1"
 
 
 def test_a_record_that_is_no_trace_is_told() -> None:

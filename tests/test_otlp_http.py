@@ -10,7 +10,7 @@ from google.rpc.code_pb2 import Code
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from tests.otlp_shaped import END_NS, Json, in_protobuf, span, traces
+from tests.otlp_shaped import END_NS, Json, histogram, in_protobuf, metrics, point, span, traces
 from tests.support import Server
 
 JSON, PROTOBUF = "application/json", "application/x-protobuf"
@@ -168,17 +168,24 @@ def test_limits_are_told_in_its_manner_and_retry_only_where_it_helps(small: Serv
                 assert "retry-after" not in answer.headers
             many = post(api, traces(*(call(number) for number in range(21))), media)
             assert status(many)[:2] == (413, Code.INVALID_ARGUMENT)
-            assert "21 events" in status(many)[2]
-        bad = [span(CALL | {"gen_ai.response.id": f"bad_{number}"}) for number in range(2)]
-        full = post(api, traces(*bad), PROTOBUF)
-        assert status(full)[:2] == (429, Code.RESOURCE_EXHAUSTED)
-        assert int(full.headers["retry-after"]) > 0
+            assert "more than 20 events" in status(many)[2]
         assert used(api) == 0
     with small.http("sk-admin-wrong") as stranger:
         answers = [post(stranger, traces(call(1)), PROTOBUF) for _ in range(3)]
         # Asked to come again later, a sender would do that with every batch, and its key would still be wrong.
         assert {status(answer)[:2] for answer in answers} == {(401, Code.UNAUTHENTICATED)}
         assert all("retry-after" not in answer.headers for answer in answers)
+
+
+@PLACES
+def test_a_full_quarantine_stops_no_good_spans(small: Server, media: str) -> None:
+    bad = [span(CALL | {"gen_ai.response.id": f"bad_{number}"}) for number in range(2)]
+    with small.http() as api:
+        rejected, message = told(post(api, traces(call(1), *bad), media))
+        assert (rejected, "Spans not counted: 2; not kept: quarantine is full" in message) == (2, True)
+        assert (used(api), api.get(f"{USAGE}/quarantine").json()["data"]) == (1, [])
+        lines = json.dumps(traces(call(2), *bad)).encode()  # whoever sends files has them still
+        assert (api.post(f"{USAGE}/events/otlp", content=lines).status_code, used(api)) == (429, 1)
 
 
 def test_attributes_that_say_who_are_a_setting(tmp_path: Any) -> None:
@@ -196,6 +203,42 @@ def test_attributes_that_say_who_are_a_setting(tmp_path: Any) -> None:
     finally:
         assert running.stop() == 0
     assert found == {("blue", None, "key_1"), ("search", None, None)}
+
+
+def test_a_bad_span_of_a_collectors_file_is_kept_by_itself_without_prompts(api: httpx.Client) -> None:
+    secret = {"gen_ai.input.messages": "secret" * 20_000}
+    bad = span(CALL | {"gen_ai.response.id": "bad"} | secret)
+    lines = [traces(call(1, **secret), bad), traces(span({}), call(2, **secret))]
+    receipt = api.post(f"{USAGE}/events/otlp", content=b"\n".join(json.dumps(line).encode() for line in lines)).json()
+    assert [receipt[name] for name in ("accepted", "rejected", "ignored")] == [2, 1, 1]
+    assert receipt["faults"][0]["index"] == 1
+    (kept,) = api.get(f"{USAGE}/quarantine").json()["data"]
+    assert kept["id"] == receipt["faults"][0]["quarantine_id"]
+    assert "secret" not in json.dumps(kept)
+    mended = kept["event"]
+    mended["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["attributes"] += call(1)["attributes"][2:4]
+    assert api.post(f"{USAGE}/quarantine/{kept['id']}/replay", json=mended).json()["accepted"] == 1
+    assert used(api) == 3
+
+
+def test_a_line_of_a_collectors_file_that_is_no_trace_is_told_and_not_kept(api: httpx.Client) -> None:
+    lines = [traces(call(1)), {"resourceSpans": "secret"}, traces(call(2), call(3)), {}]
+    content = b"\n".join(json.dumps(line).encode() for line in lines) + b'\n{"resourceSpans":["secret'
+    receipt = api.post(f"{USAGE}/events/otlp", content=content).json()
+    assert [receipt[name] for name in ("accepted", "rejected", "ignored")] == [3, 2, 1]
+    assert [fault["index"] for fault in receipt["faults"]] == [1, 4]
+    assert api.get(f"{USAGE}/quarantine").json()["data"] == []
+
+
+def test_points_of_a_line_of_a_collectors_file_spoil_no_others(api: httpx.Client) -> None:
+    def line(*totals: float) -> bytes:
+        values = CALL | {"gen_ai.token.type": "input"}
+        points = [point(values | {"server.port": port}, sum=total, count=1) for port, total in enumerate(totals)]
+        return json.dumps(metrics(histogram("gen_ai.client.token.usage", *points))).encode()
+
+    receipt = api.post(f"{USAGE}/events/otlp-metrics", content=line(9, 1.5) + b"\n" + line(1.5, 9, 8)).json()
+    assert (receipt["accepted"], [fault["index"] for fault in receipt["faults"]]) == (3, [1, 2])
+    assert used(api, "input_tokens") == 26
 
 
 def test_a_collectors_file_can_be_sent_line_by_line(api: httpx.Client) -> None:

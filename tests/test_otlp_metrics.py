@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tallybook.errors import InvalidRequest
+from tallybook.errors import BodyTooLarge, InvalidRequest
 from tallybook.ingest.decode import Decoded, read_record
 from tallybook.ingest.otlp import Limits, decode_metrics
 from tallybook.sources.otlp_metrics import CUMULATIVE
@@ -19,6 +19,7 @@ OPTIONS = Options(attributes={"project_id": ("service.name",)})
 CALLS: Json = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "openai", "gen_ai.response.model": "gpt-4o"}
 OLD = "gen_ai.client.token.usage"
 NEW = "gen_ai.client.inference.usage"
+EMBEDDED = "gen_ai.client.embeddings.operation.input_tokens"
 PER_CALL = "gen_ai.client.inference.operation.input_tokens"
 OLDER_NS = END_NS - 60 * 10**9
 
@@ -36,6 +37,8 @@ def counted(total: int, modality: str = "text", values: Json = CALLS, **times: i
 INPUT = measured("input", 90, 3)
 OUTPUT = measured("output", 20.0, 3)
 BOTH: Json = {"kind": "completions", "input_tokens": 90, "output_tokens": 20, "num_model_requests": 3}
+EMBEDDING = CALLS | {"gen_ai.operation.name": "embeddings"}
+EMBEDDINGS: Json = {"kind": "embeddings", "input_tokens": 90, "num_model_requests": 3}
 COUNTED: dict[str, tuple[list[Json], list[Json]]] = {
     "the histogram": ([histogram(OLD, INPUT, OUTPUT)], [BOTH]),
     "a histogram with exponential buckets": (
@@ -69,8 +72,36 @@ COUNTED: dict[str, tuple[list[Json], list[Json]]] = {
         [BOTH],
     ),
     "embeddings": (
-        [histogram(OLD, measured("input", 90, 3, CALLS | {"gen_ai.operation.name": "embeddings"}))],
-        [{"kind": "embeddings", "input_tokens": 90, "num_model_requests": 3}],
+        [histogram(OLD, measured("input", 90, 3, EMBEDDING))],
+        [EMBEDDINGS],
+    ),
+    "embeddings of today": ([histogram(EMBEDDED, point(EMBEDDING, sum=90, count=3))], [EMBEDDINGS]),
+    "embeddings of today, without an operation": (
+        [histogram(EMBEDDED, point({"gen_ai.request.model": "m"}, sum=90, count=3))],
+        [EMBEDDINGS],
+    ),
+    "embeddings of today and before": (
+        [histogram(OLD, measured("input", 90, 3, EMBEDDING)), histogram(EMBEDDED, point(EMBEDDING, sum=90, count=3))],
+        [EMBEDDINGS],
+    ),
+    "counters that read the clock one after the other": (
+        [
+            counter(f"{NEW}.cache_read.input_tokens", counted(40, until_ns=END_NS - 9)),
+            counter(f"{NEW}.input_tokens", counted(90)),
+            counter(f"{NEW}.output_tokens", counted(20, until_ns=END_NS - 5)),
+        ],
+        [{"input_tokens": 90, "input_cached_tokens": 40, "output_tokens": 20, "timestamp": SPAN_END}],
+    ),
+    "counters that say more than the histogram beside them": (
+        [histogram(OLD, INPUT, OUTPUT), counter(f"{NEW}.input_tokens", counted(90, values=CALLS | {"server.port": 1}))],
+        [{"input_tokens": 90}],
+    ),
+    "points that have nothing to say any more": (
+        [
+            histogram(OLD, INPUT, OUTPUT, measured("input", 0, 0, since_ns=END_NS) | {"flags": 1}),
+            counter(f"{NEW}.output_tokens", point(CALLS, flags=1)),
+        ],
+        [BOTH],
     ),
     "two models": (
         [histogram(OLD, INPUT, measured("input", 1, 1, CALLS | {"gen_ai.response.model": "gpt-5"}))],
@@ -143,8 +174,23 @@ def test_a_point_sent_again_is_the_same_and_any_other_is_not() -> None:
 def test_cumulative_points_are_refused_with_the_setting_to_use(temporality: int, is_json: bool) -> None:
     found = decoded(histogram(OLD, INPUT, OUTPUT, temporality=temporality), is_json=is_json)
     assert (found.records, [rejected.index for rejected in found.rejected]) == ([], [0, 1])
-    assert not any(rejected.is_mendable for rejected in found.rejected)
+    assert not any(rejected.is_mendable or rejected.raw for rejected in found.rejected)
     assert CUMULATIVE in found.rejected[0].faults[0].message
+
+
+def test_a_temporality_may_be_told_by_name() -> None:
+    named = histogram(OLD, INPUT, OUTPUT)
+    for name, rejected in (("AGGREGATION_TEMPORALITY_DELTA", 0), ("AGGREGATION_TEMPORALITY_CUMULATIVE", 2)):
+        named["histogram"]["aggregationTemporality"] = name
+        assert len(decoded(named).rejected) == rejected
+
+
+def test_points_have_a_limit_whatever_becomes_of_them() -> None:
+    for temporality in (1, 2):
+        body = json.dumps(metrics(histogram(OLD, *[INPUT] * 11, temporality=temporality))).encode()
+        decode_metrics(body, OPTIONS, LIMITS._replace(events_max=11), is_json=True)
+        with pytest.raises(BodyTooLarge, match="more than 10 data points"):
+            decode_metrics(body, OPTIONS, LIMITS._replace(events_max=10), is_json=True)
 
 
 @pytest.mark.parametrize(

@@ -105,9 +105,9 @@ def decode(body: bytes, now_ms: int, events_max: int, since_ms: int = 0) -> Deco
             records = [record(event, now_ms, check_text=check_text) for event in events]
             if all(found.timestamp_ms >= since_ms for found in records):
                 return Decoded(records, range(len(records)), [])
-        items = list(_split(body))
+        items = list(split(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):  # a FaultyEvent is a ValueError
-        items = list(_split(body))
+        items = list(split(body))
     if len(items) > events_max:
         raise too_many(len(items), events_max)
     return _decode_each(items, now_ms, since_ms)
@@ -128,7 +128,7 @@ def _decode_well_formed(body: bytes) -> list[msgspec.Struct]:
         return [_ONE.decode(body)]  # one event, over several lines
 
 
-def _split(body: bytes) -> Iterator[bytes]:
+def split(body: bytes) -> Iterator[bytes]:
     """Yield the items of a body as they were sent; a line that is not JSON is an item as well."""
     if body.startswith(b"["):
         yield from _split_array(body)
@@ -236,7 +236,7 @@ def decode_records(
         InvalidRequest: it is no JSON.
         BodyTooLarge: it holds too many records.
     """
-    items = list(_split(body.removeprefix(_UTF8_BOM).strip()))
+    items = list(split(body.removeprefix(_UTF8_BOM).strip()))
     if len(items) > records_max:
         raise too_many(len(items), records_max)
     read = ((index, item, read_record(source, options, item, now_ms)) for index, item in enumerate(items))

@@ -4,22 +4,24 @@ As with events of ours, all of a body is read as columns at once, and only when 
 other. Knows nothing of HTTP or the store.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from tallybook.columns import Columns, read_columns
-from tallybook.errors import InvalidRequest
+from tallybook.errors import BodyTooLarge, InvalidRequest
 from tallybook.event import CONTROL, Event, Fault
-from tallybook.ingest.decode import COLUMNS_MIN, Decoded, Rejected, collect, records_of, too_many
-from tallybook.sources.otlp import DELTA, NotOtlp, Point, points_record, read_points, read_spans, span_record
+from tallybook.ingest.decode import COLUMNS_MIN, Decoded, Rejected, collect, records_of, split
+from tallybook.sources.otlp import DELTA, NotOtlp, points_record, read_points, read_spans, span_record
 from tallybook.sources.otlp_metrics import METRICS, group_events, grouped
-from tallybook.sources.otlp_spans import span_events, wanted
+from tallybook.sources.otlp_spans import SpanKey, repeated, span_events, wanted
 from tallybook.sources.record import Event as Fields
-from tallybook.sources.record import FaultyRecord, Options
+from tallybook.sources.record import FaultyRecord, Options, Source
 
 _EVENTS: Final = list[Event]  # type: ignore[valid-type]
+_KEPT_BYTES_MAX: Final = 32 * 1024 * 1024
+"""What is written of rejected items, all of a body: each repeats what they share, such as attributes of the sender."""
 
 
 class Limits(NamedTuple):
@@ -27,7 +29,7 @@ class Limits(NamedTuple):
 
     Attributes:
         now_ms: time of receipt, Unix milliseconds.
-        events_max: the most events it may hold.
+        events_max: the most events it may hold, with what is rejected.
         since_ms: since when events are kept, Unix milliseconds.
     """
 
@@ -61,85 +63,188 @@ def decode_traces(body: bytes, options: Options, limits: Limits, *, is_json: boo
 
     Raises:
         InvalidRequest: it is no such thing.
-        BodyTooLarge: it holds more than `events_max` events.
+        BodyTooLarge: it holds more than `events_max` events, or ten times as many spans.
     """
-    read: list[_Read] = []
-    rejected: list[Rejected] = []
-    ignored = 0
-    try:
-        for index, span in enumerate(read_spans(body, wanted(options), is_json=is_json)):
-            try:
-                events = span_events(span, options)
-            except FaultyRecord as error:
-                rejected.append(Rejected(index, span_record(span), error.faults))
-                continue
-            if events:
-                read.append(_Read(index, events, span))
-            else:
-                ignored += 1
-    except NotOtlp as error:
-        raise _not_otlp("ExportTraceServiceRequest", error, is_json=is_json) from None
-    return _decoded(read, rejected, ignored, limits, span_record)
+    return _decode_whole(_TRACES, body, options, limits, is_json=is_json)
 
 
 def decode_metrics(body: bytes, options: Options, limits: Limits, *, is_json: bool) -> Decoded:
-    """Return the events of points of token metrics, likewise; what is rejected is counted by points."""
+    """Return the events of points of token metrics, likewise; there may be no more than `events_max` points."""
+    return _decode_whole(_METRICS, body, options, limits, is_json=is_json)
+
+
+def decode_lines(
+    source: Source, options: Options, body: bytes, now_ms: int, events_max: int, since_ms: int = 0
+) -> Decoded:
+    """Return the events of a collector's file, each of whose lines is a body in JSON.
+
+    Places are those of spans or points in all of the lines. Nothing is kept of a line that is no OTLP.
+
+    Args:
+        source: what the lines hold, by its name.
+        options: what the operator says of sources.
+        body: unpacked bytes: one, an array, or one a line.
+        now_ms: time of receipt, Unix milliseconds.
+        events_max: the most events they may hold.
+        since_ms: since when events are kept, Unix milliseconds.
+
+    Raises:
+        InvalidRequest: they are no JSON.
+        BodyTooLarge: they hold too much.
+    """
+    signal = _SIGNALS[source.name]
+    found = _Found(signal, options, Limits(now_ms, events_max, since_ms))
+    for line in split(body.removeprefix(b"\xef\xbb\xbf").strip()):
+        before = found.count
+        try:
+            signal.add(found, line, True)
+        except NotOtlp as error:
+            fault = Fault(None, None, f"a line is an {signal.message} in JSON, as a collector writes it: {error}")
+            found.reject(found.next_place(), None, [fault], is_mendable=False)
+        if found.count == before:
+            found.ignored += 1
+    return found.decoded()
+
+
+def _decode_whole(signal: "_Signal", body: bytes, options: Options, limits: Limits, *, is_json: bool) -> Decoded:
+    found = _Found(signal, options, limits)
     try:
-        points = list(read_points(body, METRICS, is_json=is_json))
+        signal.add(found, body, is_json)
     except NotOtlp as error:
-        raise _not_otlp("ExportMetricsServiceRequest", error, is_json=is_json) from None
-    read: list[_Read] = []
-    rejected: list[Rejected] = []
-    ignored = 0
+        encoding = "JSON" if is_json else "protobuf"
+        raise InvalidRequest(f"The body is no {signal.message} in {encoding}: {error}", code="invalid_otlp") from None
+    return found.decoded()
+
+
+class _Signal(NamedTuple):
+    """What differs between spans and points.
+
+    Attributes:
+        message: what a body is.
+        items: what it holds.
+        items_per_event: so many times as many items may come as events.
+        add: reads a body, in JSON or not; raises `NotOtlp`.
+        record: makes of an item what is kept of it, if it is no good.
+    """
+
+    message: str
+    items: str
+    items_per_event: int
+    add: Callable[["_Found", bytes, bool], None]
+    record: Callable[[Any], bytes]
+
+
+class _Found:
+    """What the items of a body were read as, and which are rejected; within limits also while it is filled.
+
+    Attributes:
+        options: what the operator says of sources.
+        count: how many items there are.
+        read: those that make events.
+        ignored: how many make none, and are good.
+    """
+
+    def __init__(self, signal: _Signal, options: Options, limits: Limits) -> None:
+        self.options = options
+        self.count = 0
+        self.read: list[_Read] = []
+        self.ignored = 0
+        self._signal = signal
+        self._limits = limits
+        self._rejected: list[Rejected] = []
+        self._kept_bytes = 0
+
+    def next_place(self) -> int:
+        """Return the place of one more item; raises `BodyTooLarge`."""
+        events_max = self._limits.events_max
+        if self.count >= events_max * self._signal.items_per_event:
+            raise _too_many(events_max * self._signal.items_per_event, self._signal.items)
+        if len(self.read) + len(self._rejected) > events_max:
+            raise _too_many(events_max, "events")
+        self.count += 1
+        return self.count - 1
+
+    def reject(self, place: int, item: Any, faults: list[Fault], *, is_mendable: bool = True) -> None:
+        """Note an item that is no good, and what may be kept of it."""
+        is_mendable = is_mendable and self._kept_bytes <= _KEPT_BYTES_MAX
+        raw = self._signal.record(item) if is_mendable else b""
+        self._kept_bytes += len(raw)
+        self._rejected.append(Rejected(place, raw, faults, is_mendable))
+
+    def decoded(self) -> Decoded:
+        """Return what it all comes to; raises `BodyTooLarge`."""
+        events = [event for item in self.read for event in item.events]
+        if len(events) + len(self._rejected) > self._limits.events_max:
+            raise _too_many(self._limits.events_max, "events")
+        columns = _columns(events, self._limits) if len(events) >= COLUMNS_MIN else None
+        if columns is not None:
+            indexes = [item.place for item in self.read for _ in item.events]
+            return Decoded([], indexes, self._rejected, columns, self.ignored)
+        checked = []
+        for place, made, item in self.read:
+            records = records_of(made, self._limits.now_ms)
+            if isinstance(records[0], Fault):
+                self.reject(place, item, [each for each in records if isinstance(each, Fault)])
+            else:
+                checked.append((place, b"", records))
+        decoded = collect(checked, self._limits.since_ms)
+        rejected = sorted([*decoded.rejected, *self._rejected], key=lambda each: each.index)
+        return decoded._replace(rejected=rejected, ignored=self.ignored)
+
+
+def _too_many(most: int, items: str) -> BodyTooLarge:
+    return BodyTooLarge(f"The body holds more than {most} {items}; send it in several requests", code="too_many_events")
+
+
+def _add_spans(found: _Found, body: bytes, is_json: bool) -> None:
+    before = len(found.read)
+    parents: dict[SpanKey, str] = {}
+    for span in read_spans(body, wanted(found.options), is_json=is_json):
+        place = found.next_place()
+        if span.parent_id:
+            parents[span.trace_id, span.span_id] = span.parent_id
+        try:
+            events = span_events(span, found.options)
+        except FaultyRecord as error:
+            found.reject(place, span, error.faults)
+            continue
+        if events:
+            found.read.append(_Read(place, events, span))
+        else:
+            found.ignored += 1
+    twice = repeated([(each.item, each.events[0]) for each in found.read[before:]], parents)
+    if twice:
+        calls = [each for each in found.read[before:] if (each.item.trace_id, each.item.span_id) not in twice]
+        found.ignored += len(found.read) - before - len(calls)
+        found.read[before:] = calls
+
+
+def _add_points(found: _Found, body: bytes, is_json: bool) -> None:
+    first = found.count
+    points = []
+    for point in read_points(body, METRICS, is_json=is_json):
+        found.next_place()
+        points.append(point)
     for places in grouped(points):
         group = [points[place] for place in places]
         try:
-            events = group_events(group, options)
+            events = group_events(group, found.options)
         except FaultyRecord as error:
-            rejected += _rejected_group(places, group, error)
+            # What is kept of them all is kept with the first.
+            is_mendable = all(point.temporality == DELTA for point in group)
+            found.reject(first + places[0], group, error.faults, is_mendable=is_mendable)
+            for place in places[1:]:
+                found.reject(first + place, None, error.faults, is_mendable=False)
             continue
         if events:
-            read.append(_Read(places[0], events, group))
+            found.read.append(_Read(first + places[0], events, group))
         else:
-            ignored += 1
-    return _decoded(read, rejected, ignored, limits, points_record)
+            found.ignored += 1
 
 
-def _rejected_group(places: Sequence[int], group: Sequence[Point], error: FaultyRecord) -> Iterable[Rejected]:
-    """Yield each point that is rejected; what is kept of them is kept with the first."""
-    is_mendable = all(point.temporality == DELTA for point in group)
-    yield Rejected(places[0], points_record(group), error.faults, is_mendable)
-    for place in places[1:]:
-        yield Rejected(place, b"", error.faults, is_mendable=False)
-
-
-def _decoded(
-    read: Sequence[_Read], rejected: list[Rejected], ignored: int, limits: Limits, raw: Callable[[Any], bytes]
-) -> Decoded:
-    """Return what a body holds.
-
-    Args:
-        read: items that make events.
-        rejected: items that do not make events, though they should.
-        ignored: how many are none.
-        limits: what the body is held to.
-        raw: makes of an item what is kept of it, if it is no good.
-    """
-    events = [event for item in read for event in item.events]
-    if len(events) > limits.events_max:
-        raise too_many(len(events), limits.events_max)
-    columns = _columns(events, limits) if len(events) >= COLUMNS_MIN else None
-    if columns is not None:
-        indexes = [item.place for item in read for _ in item.events]
-        return Decoded([], indexes, rejected, columns, ignored)
-    checked = ((each, records_of(each.events, limits.now_ms)) for each in read)
-    found = (
-        (each.place, raw(each.item) if isinstance(records[0], Fault) else b"", records) for each, records in checked
-    )
-    decoded = collect(found, limits.since_ms)
-    decoded.rejected.extend(rejected)
-    decoded.rejected.sort(key=lambda item: item.index)
-    return decoded._replace(ignored=ignored)
+_TRACES: Final = _Signal("ExportTraceServiceRequest", "spans", 10, _add_spans, span_record)
+_METRICS: Final = _Signal("ExportMetricsServiceRequest", "data points", 1, _add_points, points_record)
+_SIGNALS: Final[Mapping[str, _Signal]] = {"otlp": _TRACES, "otlp-metrics": _METRICS}
 
 
 def _columns(events: Sequence[Fields], limits: Limits) -> Sequence[Columns] | None:
@@ -152,8 +257,3 @@ def _columns(events: Sequence[Fields], limits: Limits) -> Sequence[Columns] | No
     except (msgspec.ValidationError, ValueError):
         return None
     return columns if all((part.timestamps_ms >= limits.since_ms).all() for part in columns) else None
-
-
-def _not_otlp(message: str, error: NotOtlp, *, is_json: bool) -> InvalidRequest:
-    encoding = "JSON" if is_json else "protobuf"
-    return InvalidRequest(f"The body is no {message} in {encoding}: {error}", code="invalid_otlp")

@@ -14,6 +14,7 @@ from starlette.routing import Route
 from tallybook.clock import now_ms
 from tallybook.errors import Busy, InvalidRequest, Unavailable
 from tallybook.ingest.decode import Decoded, Rejected, decode, decode_records
+from tallybook.ingest.otlp import decode_lines
 from tallybook.ingest.unpack import unpack
 from tallybook.keys import Scope
 from tallybook.routes import cloudevents
@@ -30,6 +31,8 @@ _WHERE = {
 }
 _KEPT_BYTES_MAX = 64 * 1024
 """The largest bad event kept in quarantine. A good one is a tenth of that at the most."""
+_LINES_OF_MANY = ("otlp", "otlp-metrics")
+"""Sources whose records hold many events each; a bad one spoils no other."""
 _INLINE_BYTES = 16 * 1024
 """Bodies up to here are decoded at once; a hop to another thread would take longer than the work."""
 
@@ -47,10 +50,11 @@ async def receive(request: Request) -> Response:
 
 def receiver(source: Source) -> Callable[[Request], Awaitable[Response]]:
     """Return the endpoint for records of a source."""
+    decode_all = decode_lines if source.name in _LINES_OF_MANY else decode_records
 
     def read(app: Context, body: bytes, received_ms: int) -> Decoded:
         since_ms = app.store.kept.events_s * 1000
-        return decode_records(source, app.options, body, received_ms, app.settings.events_max, since_ms)
+        return decode_all(source, app.options, body, received_ms, app.settings.events_max, since_ms)
 
     async def receive_records(request: Request) -> Response:
         try:
@@ -68,7 +72,7 @@ def _read_events(app: Context, body: bytes, received_ms: int) -> Decoded:
 
 
 async def take(
-    request: Request, read: Reader, dialect: str | None = None
+    request: Request, read: Reader, dialect: str | None = None, *, may_drop: bool = False
 ) -> tuple[Outcome, Decoded, dict[int, Quarantined]]:
     """Store the events of a request's body; return once they are on disk.
 
@@ -76,6 +80,7 @@ async def take(
         request: whose key may write.
         read: makes events of the body.
         dialect: what they are in, if not events of ours.
+        may_drop: where quarantine is full, bad events are not kept, and the good ones are stored nevertheless.
 
     Returns:
         What became of the events, what the body held, and what is in quarantine by its place in the body.
@@ -102,10 +107,15 @@ async def take(
     quarantined = {
         rejected.index: quarantine(key.organization_id, rejected, received_ms // 1000, dialect)
         for rejected in decoded.rejected
-        if rejected.is_mendable and len(rejected.raw) <= _KEPT_BYTES_MAX
+        if is_worth_keeping(rejected)
     }
     if quarantined:
-        await _make_room(app, key.organization_id, len(quarantined))
+        try:
+            await _make_room(app, key.organization_id, len(quarantined))
+        except Busy:
+            if not may_drop:
+                raise
+            quarantined = {}
     batch = Batch(
         key.organization_id,
         decoded.records,
@@ -117,6 +127,11 @@ async def take(
     outcome = await commit(app, batch, size_bytes) if batch.events or batch.quarantined else Outcome()
     app.metrics.count(outcome, len(decoded.rejected))
     return outcome, decoded, quarantined
+
+
+def is_worth_keeping(rejected: Rejected) -> bool:
+    """Return whether a bad event goes to quarantine."""
+    return rejected.is_mendable and len(rejected.raw) <= _KEPT_BYTES_MAX
 
 
 async def _make_room(app: Context, organization_id: str, wanted: int) -> None:

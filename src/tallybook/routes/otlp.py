@@ -1,7 +1,8 @@
 """``POST /v1/traces`` and ``POST /v1/metrics``: OTLP over HTTP, protobuf and JSON.
 
 Answers, also of what goes wrong, are in the type of the request and in OTLP's manner: partial success for what is not
-counted, a Status for what is refused. A sender takes 400, 401, 403 and 413 for good, and tries again after 429 and 503.
+counted, a Status for what is refused. A full quarantine refuses nothing here: senders try again for seconds only, and
+then the good spans would be lost. A sender takes 400, 401, 403 and 413 for good, and tries again after 429 and 503.
 
 Source: OTLP specification 1.x, "OTLP/HTTP Response".
 """
@@ -23,7 +24,7 @@ from tallybook.errors import RequestError, UnsupportedMediaType
 from tallybook.ingest.decode import Decoded
 from tallybook.ingest.otlp import Limits, decode_metrics, decode_traces
 from tallybook.routes.context import REFUSE, Context, answer
-from tallybook.routes.events import take
+from tallybook.routes.events import is_worth_keeping, take
 from tallybook.store.protocol import Outcome
 
 _JSON: Final = "application/json"
@@ -80,7 +81,7 @@ def receiver(signal: _Signal) -> Callable[[Request], Awaitable[Response]]:
             limits = Limits(received_ms, app.settings.events_max, app.store.kept.events_s * 1000)
             return signal.decode(body, app.options, limits, is_json=is_json)
 
-        outcome, decoded, quarantined = await take(request, read, signal.dialect)
+        outcome, decoded, quarantined = await take(request, read, signal.dialect, may_drop=True)
         return _accepted(signal, *_not_counted(signal, outcome, decoded, bool(quarantined)), is_json=is_json)
 
     return receive
@@ -109,7 +110,11 @@ def _not_counted(signal: _Signal, outcome: Outcome, decoded: Decoded, is_kept: b
     count = len(decoded.rejected) + len(conflicts)
     if decoded.rejected:
         first = decoded.rejected[0]
-        where = "; in quarantine, to be mended and replayed" if is_kept else ""
+        where = ""
+        if is_kept:
+            where = "; in quarantine, to be mended and replayed"
+        elif any(map(is_worth_keeping, decoded.rejected)):
+            where = "; not kept: quarantine is full"
         problem = first.faults[0].message
         return count, f"{signal.items} not counted: {count}{where}. At index {first.index}: {problem}"
     if conflicts:

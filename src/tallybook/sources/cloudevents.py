@@ -51,7 +51,9 @@ def events(record: Any, options: Options = NO_OPTIONS) -> list[Event]:
 def identity(source: str, name: str) -> str:
     """Return the id of an event: source and id of its CloudEvent, or a digest where they are too long for one."""
     both = f"{source} {name}"
-    return both if len(both) <= TEXT_MAX else f"sha256:{hashlib.sha256(both.encode()).hexdigest()}"
+    if len(both) <= TEXT_MAX:
+        return both
+    return f"sha256:{hashlib.sha256(both.encode(errors='surrogatepass')).hexdigest()}"
 
 
 def _required(envelope: Fields, name: str) -> str:

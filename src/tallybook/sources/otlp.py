@@ -4,18 +4,22 @@ Of a span only the attributes that are asked for are read, so that prompts and a
 into others, are never looked at and never kept. What is read can be written as OTLP/JSON again, to be kept by itself.
 
 Source: opentelemetry-proto 1.x, and "JSON Protobuf Encoding" of the OTLP specification: hexadecimal ids, 64-bit
-integers as numbers or as decimal text, enumerations as numbers, unknown fields passed over.
+integers as numbers or as decimal text, enumerations as numbers, unknown fields passed over. Enumerations by name, which
+other writers of JSON make of protobuf, are read as well.
 """
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData as MetricsMessage
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData as TracesMessage
+
+from tallybook.sources.otlp_repair import repaired_json, text, tolerant
 
 Plain = str | int | float | bool
 """What the attributes that matter here may be; lists and maps are passed over."""
@@ -24,6 +28,13 @@ Attributes = Mapping[str, Plain]
 DELTA: Final = 1
 """The temporality of what was added since the point before."""
 _ERROR: Final = 2
+_ENUMERATIONS: Final[Mapping[object, int]] = {
+    "STATUS_CODE_ERROR": _ERROR,
+    "AGGREGATION_TEMPORALITY_DELTA": DELTA,
+    "AGGREGATION_TEMPORALITY_CUMULATIVE": 2,
+}
+_NO_VALUE: Final = 1
+"""The flag of a point that only says that there is nothing to say any more."""
 
 
 class NotOtlp(ValueError):
@@ -37,6 +48,7 @@ class Span(NamedTuple):
         name: of the operation; low in variety.
         trace_id: hexadecimal, lower case.
         span_id: likewise.
+        parent_id: of the span it is part of; empty if there is none.
         end_ns: when it ended, Unix nanoseconds; 0 where that is not said.
         is_error: it ended with an error.
         attributes: those that were asked for.
@@ -46,6 +58,7 @@ class Span(NamedTuple):
     name: str
     trace_id: str
     span_id: str
+    parent_id: str
     end_ns: int
     is_error: bool
     attributes: Attributes
@@ -65,6 +78,7 @@ class Point(NamedTuple):
         attributes: all of them.
         scope: name of the instrumentation.
         resource: all attributes of whoever sent it.
+        sender: a digest of these two.
     """
 
     metric: str
@@ -76,6 +90,7 @@ class Point(NamedTuple):
     attributes: Attributes
     scope: str
     resource: Attributes
+    sender: bytes
 
 
 Number = int | float | str
@@ -86,10 +101,12 @@ class _Structure(msgspec.Struct, rename="camel", gc=False):
 
 
 class _Value(_Structure):
-    string_value: str | None = None
-    int_value: Number | None = None
-    double_value: Number | None = None
-    bool_value: bool | None = None
+    """Not even the types are looked at: most values are of attributes that nobody reads."""
+
+    string_value: Any = None
+    int_value: Any = None
+    double_value: Any = None
+    bool_value: Any = None
 
 
 class _Attribute(_Structure):
@@ -113,6 +130,7 @@ class _Span(_Structure):
     name: str | None = None
     trace_id: str | None = None
     span_id: str | None = None
+    parent_span_id: str | None = None
     end_time_unix_nano: Number | None = None
     status: _Status | None = None
     attributes: list[_Attribute] | None = None
@@ -141,6 +159,7 @@ class _DataPoint(_Structure):
     as_double: Number | None = None
     count: Number | None = None
     sum: Number | None = None
+    flags: Number | None = None
 
 
 class _Data(_Structure):
@@ -182,11 +201,13 @@ class _Wire(NamedTuple):
         attributes: plain attributes by name, those that are wanted or all.
         identity: an id in hexadecimal.
         total: what a point comes to.
+        text: a name.
     """
 
     attributes: Callable[[Any, Collection[str] | None], Attributes]
     identity: Callable[[Any], str]
     total: Callable[[Any], Plain | None]
+    text: Callable[[Any], str]
 
 
 def read_spans(body: bytes, wanted: Collection[str], *, is_json: bool) -> Iterator[Span]:
@@ -200,9 +221,8 @@ def read_spans(body: bytes, wanted: Collection[str], *, is_json: bool) -> Iterat
     Raises:
         NotOtlp: it is no such thing.
     """
-    if is_json:
-        return _spans(_decoded(_TRACES.decode, body), wanted, _JSON)
-    return _spans(_decoded(TracesMessage.FromString, body), wanted, _PROTOBUF)
+    data, wire = _of_json(_TRACES, body) if is_json else _of_protobuf(TracesMessage, body)
+    return _spans(data, wanted, wire)
 
 
 def read_points(body: bytes, metrics: Collection[str], *, is_json: bool) -> Iterator[Point]:
@@ -216,9 +236,8 @@ def read_points(body: bytes, metrics: Collection[str], *, is_json: bool) -> Iter
     Raises:
         NotOtlp: it is no such thing.
     """
-    if is_json:
-        return _points(_decoded(_METRICS.decode, body), metrics, _JSON)
-    return _points(_decoded(MetricsMessage.FromString, body), metrics, _PROTOBUF)
+    data, wire = _of_json(_METRICS, body) if is_json else _of_protobuf(MetricsMessage, body)
+    return _points(data, metrics, wire)
 
 
 def spans_of(record: Any, wanted: Collection[str]) -> Iterator[Span]:
@@ -268,11 +287,33 @@ def points_record(points: Iterable[Point]) -> bytes:
     return msgspec.json.encode({"resourceMetrics": [{"resource": resource, "scopeMetrics": scope_metrics}]})
 
 
-def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:
+def digest(*parts: object) -> bytes:
+    """Return what is the same for the same JSON."""
+    return hashlib.blake2b(msgspec.json.encode(parts, order="deterministic"), digest_size=16).digest()
+
+
+def _of_json(decoder: msgspec.json.Decoder[Any], body: bytes) -> tuple[Any, _Wire]:
     try:
-        return decode(body)
-    except (DecodeError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return decoder.decode(body), _JSON
+    except msgspec.ValidationError as error:
         raise NotOtlp(str(error)) from None
+    except (ValueError, RecursionError) as error:
+        problem = str(error)
+    try:
+        return decoder.decode(repaired_json(body)), _JSON
+    except (ValueError, RecursionError):
+        raise NotOtlp(problem) from None
+
+
+def _of_protobuf(message: type[Message], body: bytes) -> tuple[Any, _Wire]:
+    try:
+        return message.FromString(body), _PROTOBUF
+    except DecodeError as error:
+        problem = str(error)
+    try:
+        return tolerant(message).FromString(body), _REPAIRED
+    except DecodeError:
+        raise NotOtlp(problem) from None
 
 
 def _converted(record: Any, structure: type[_Structure]) -> Any:
@@ -288,11 +329,12 @@ def _spans(data: Any, wanted: Collection[str], wire: _Wire) -> Iterator[Span]:
         for scope_spans in resource_spans.scope_spans or ():
             for span in scope_spans.spans or ():
                 yield Span(
-                    span.name or "",
+                    wire.text(span.name),
                     wire.identity(span.trace_id),
                     wire.identity(span.span_id),
+                    wire.identity(span.parent_span_id),
                     _integer(span.end_time_unix_nano),
-                    span.status is not None and _integer(span.status.code) == _ERROR,
+                    span.status is not None and _enumeration(span.status.code) == _ERROR,
                     wire.attributes(span.attributes, wanted),
                     resource,
                 )
@@ -301,21 +343,25 @@ def _spans(data: Any, wanted: Collection[str], wire: _Wire) -> Iterator[Span]:
 def _points(data: Any, metrics: Collection[str], wire: _Wire) -> Iterator[Point]:
     for resource_metrics in data.resource_metrics or ():
         resource = _resource(resource_metrics.resource, None, wire)
+        whose = digest(resource)
         for scope_metrics in resource_metrics.scope_metrics or ():
-            scope = (scope_metrics.scope and scope_metrics.scope.name) or ""
+            scope = wire.text(scope_metrics.scope and scope_metrics.scope.name)
+            sender = digest(whose, scope)
             for metric in scope_metrics.metrics or ():
                 if metric.name in metrics:
-                    yield from _points_of_metric(metric, scope, resource, wire)
+                    yield from _points_of_metric(metric, scope, resource, sender, wire)
 
 
-def _points_of_metric(metric: Any, scope: str, resource: Attributes, wire: _Wire) -> Iterator[Point]:
+def _points_of_metric(metric: Any, scope: str, resource: Attributes, sender: bytes, wire: _Wire) -> Iterator[Point]:
     """Yield what can be added up; points of gauges and summaries cannot."""
     for name in ("sum", "histogram", "exponential_histogram"):
         data = getattr(metric, name)
         for point in (data and data.data_points) or ():
+            if _integer(point.flags) & _NO_VALUE:
+                continue
             yield Point(
                 metric.name,
-                _integer(data.aggregation_temporality),
+                _enumeration(data.aggregation_temporality),
                 _integer(point.start_time_unix_nano),
                 _integer(point.time_unix_nano),
                 wire.total(point),
@@ -323,6 +369,7 @@ def _points_of_metric(metric: Any, scope: str, resource: Attributes, wire: _Wire
                 wire.attributes(point.attributes, None),
                 scope,
                 resource,
+                sender,
             )
 
 
@@ -349,6 +396,10 @@ def _attributes_of_protobuf(attributes: Any, wanted: Collection[str] | None) -> 
 _PLAIN: Final = frozenset({"string_value", "int_value", "double_value", "bool_value"})
 
 
+def _repaired_attributes(attributes: Any, wanted: Collection[str] | None) -> Attributes:
+    return {text(key): text(value) for key, value in _attributes_of_protobuf(attributes, wanted).items()}
+
+
 def _attributes_of_json(attributes: list[_Attribute] | None, wanted: Collection[str] | None) -> Attributes:
     return {
         each.key: plain
@@ -368,23 +419,32 @@ def _integer(value: Any) -> int:
     return value if isinstance(value, int) and abs(value) <= _UINT64_MAX else 0
 
 
+def _enumeration(value: Any) -> int:
+    return _ENUMERATIONS.get(value) or _integer(value)
+
+
 def _value_of_json(value: _Value | None) -> Plain | None:
+    """Return what a value is; None for lists and maps, and for what is not what it says it is."""
     if value is None:
         return None
-    if value.string_value is not None:
+    if isinstance(value.string_value, str):
         return value.string_value
     if value.int_value is not None:
         return _number(value.int_value)
-    return value.bool_value if value.double_value is None else _number(value.double_value)
+    if value.double_value is not None:
+        return _number(value.double_value)
+    return value.bool_value if isinstance(value.bool_value, bool) else None
 
 
-def _number(value: Number) -> Number:
+def _number(value: Any) -> Number | None:
     """Return an integer that JSON has as text; anything else as it is, for whoever counts with it to refuse."""
     if isinstance(value, str):
         return int(value) if _INTEGER.fullmatch(value) else value
     if isinstance(value, float):
         return int(value) if value.is_integer() and abs(value) <= _UINT64_MAX else value
-    return value if abs(value) <= _UINT64_MAX else math.inf
+    if isinstance(value, int):
+        return value if abs(value) <= _UINT64_MAX else math.inf
+    return None
 
 
 def _total_of_protobuf(point: Any) -> Plain | None:
@@ -403,8 +463,13 @@ def _identity_of_json(value: str | None) -> str:
     return (value or "").lower()
 
 
-_JSON: Final = _Wire(_attributes_of_json, _identity_of_json, _total_of_json)
-_PROTOBUF: Final = _Wire(_attributes_of_protobuf, bytes.hex, _total_of_protobuf)
+def _text_of_json(value: str | None) -> str:
+    return value or ""
+
+
+_JSON: Final = _Wire(_attributes_of_json, _identity_of_json, _total_of_json, _text_of_json)
+_PROTOBUF: Final = _Wire(_attributes_of_protobuf, bytes.hex, _total_of_protobuf, str)
+_REPAIRED: Final = _PROTOBUF._replace(attributes=_repaired_attributes, text=text)
 
 
 def _written(attributes: Attributes) -> list[dict[str, object]]:

@@ -5,14 +5,11 @@ which calls it is of, so whether the same calls came as spans, too, cannot be to
 point before (delta) can be counted without remembering every sender: cumulative points are refused.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-import msgspec
-
-from tallybook.sources.otlp import DELTA, NotOtlp, Point, points_of
+from tallybook.sources.otlp import DELTA, NotOtlp, Point, digest, points_of
 from tallybook.sources.otlp_spans import who
 from tallybook.sources.otlp_tokens import COMPLETIONS, EMBEDDINGS, OPERATIONS, token_fields
 from tallybook.sources.record import NO_OPTIONS, Event, FaultyRecord, Fields, Options, made
@@ -20,7 +17,9 @@ from tallybook.sources.record import NO_OPTIONS, Event, FaultyRecord, Fields, Op
 _HISTOGRAM: Final = "gen_ai.client.token.usage"
 _REQUESTS: Final = "gen_ai.client.inference.operation.input_tokens"
 """Its sum repeats a counter's; its count says how many calls there were."""
+_EMBEDDED: Final = "gen_ai.client.embeddings.operation.input_tokens"
 _COUNTERS: Final = {
+    _EMBEDDED: "input",
     "gen_ai.client.inference.usage.input_tokens": "input",
     "gen_ai.client.inference.usage.output_tokens": "output",
     "gen_ai.client.inference.usage.cache_read.input_tokens": "cached",
@@ -33,6 +32,8 @@ _TYPES: Final = {"input": "input", "output": "output", "completion": "output", "
 _MODALITY: Final = "gen_ai.token.modality"
 _OPERATION: Final = "gen_ai.operation.name"
 _MODELS: Final = ("gen_ai.response.model", "gen_ai.request.model")
+_SECOND_NS: Final = 10**9
+"""Points that are measured together are so within a second: each counter reads the clock for itself."""
 CUMULATIVE: Final = (
     "only points of delta temporality are counted: set OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE=delta where "
     "they are made, or OTEL_METRICS_EXPORTER=none if spans are sent as well"
@@ -53,13 +54,25 @@ def events(record: Any, options: Options = NO_OPTIONS) -> list[Event]:
     return [event for group in groups for event in group_events(group, options)]
 
 
-def grouped(points: Iterable[Point]) -> list[list[int]]:
-    """Return the places of points that were measured together, in the order of the first of each group."""
+def grouped(points: Sequence[Point]) -> list[list[int]]:
+    """Return the places of points that were measured together, in the order of the first of each group.
+
+    Of a sender who has both, the counters of today are taken and not the histogram of before, for each operation and
+    model: the two need not have the same attributes besides.
+    """
+    today = {_calls(point) for point in points if point.metric in _COUNTERS}
     groups: dict[bytes, list[int]] = {}
     for place, point in enumerate(points):
+        if point.metric == _HISTOGRAM and today and _calls(point) in today:
+            continue
         shared = {name: value for name, value in point.attributes.items() if name not in (_TYPE, _MODALITY)}
-        groups.setdefault(_digest(point.resource, point.scope, shared, point.time_ns), []).append(place)
+        groups.setdefault(digest(point.sender, shared, point.time_ns // _SECOND_NS), []).append(place)
     return list(groups.values())
+
+
+def _calls(point: Point) -> tuple[object, ...]:
+    model = next((point.attributes[name] for name in _MODELS if name in point.attributes), None)
+    return point.sender, point.attributes.get(_OPERATION), model
 
 
 def group_events(points: Sequence[Point], options: Options) -> list[Event]:
@@ -70,7 +83,7 @@ def group_events(points: Sequence[Point], options: Options) -> list[Event]:
     """
     first = points[0]
     attributes = Fields(first.attributes)
-    kind = _kind(attributes)
+    kind = _kind(first)
     if kind is None:
         return []
     for point in points:
@@ -83,8 +96,8 @@ def group_events(points: Sequence[Point], options: Options) -> list[Event]:
     if not any(tokens.values()):
         return []
     common = {
-        "id": f"otlp-{_digest(*sorted(map(_identity, points))).hex()}",
-        "timestamp": first.time_ns // 1_000_000 / 1000,
+        "id": f"otlp-{digest(*sorted(map(_identity, points))).hex()}",
+        "timestamp": max(point.time_ns for point in points) // 1_000_000 / 1000,
         "model": attributes.text(*_MODELS),
         **who(first.attributes, first.resource, options),
     }
@@ -93,17 +106,17 @@ def group_events(points: Sequence[Point], options: Options) -> list[Event]:
 
 
 def _distinct(points: Iterable[Point]) -> list[Point]:
-    """Return each point once, and of a sender who has both, the counters of today and not the histogram of before."""
+    """Return each point once; beside the histogram of before, which says the number of calls, no other says it."""
     found = {_identity(point): point for point in points}
-    has_counters = any(point.metric in _COUNTERS for point in found.values())
-    left_out = _HISTOGRAM if has_counters else _REQUESTS
+    left_out = _REQUESTS if any(point.metric == _HISTOGRAM for point in found.values()) else None
     return [point for point in found.values() if point.metric != left_out]
 
 
-def _kind(attributes: Fields) -> str | None:
+def _kind(point: Point) -> str | None:
+    attributes = Fields(point.attributes)
     operation = attributes.text(_OPERATION)
     if operation is None:
-        return COMPLETIONS
+        return EMBEDDINGS if point.metric == _EMBEDDED else COMPLETIONS
     if operation.lower() not in OPERATIONS:
         known = ", ".join(name for name, kind in OPERATIONS.items() if kind)
         raise attributes.wrong(_OPERATION, f"is not known, and cannot be counted; those that are: {known}")
@@ -143,8 +156,4 @@ _MODALITIES: Final = {
 
 def _identity(point: Point) -> bytes:
     """Return what tells a point from every other: whose it is, and of which stretch of time, to the nanosecond."""
-    return _digest(point.metric, point.resource, point.scope, point.attributes, point.start_ns, point.time_ns)
-
-
-def _digest(*parts: object) -> bytes:
-    return hashlib.blake2b(msgspec.json.encode(parts, order="deterministic"), digest_size=16).digest()
+    return digest(point.metric, point.sender, point.attributes, point.start_ns, point.time_ns)

@@ -5,9 +5,11 @@ used, and are passed over with all that is no call.
 """
 
 import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from tallybook.event import TEXT_MAX
+from tallybook.event import TEXT_MAX, shorten
 from tallybook.sources.otlp import Attributes, NotOtlp, Plain, Span, spans_of
 from tallybook.sources.otlp_tokens import (
     COMPLETIONS,
@@ -45,6 +47,8 @@ _TOOLS: Final = {
     "file_search": "file_search_calls",
     "code_interpreter": "code_interpreter_sessions",
 }
+_DATE: Final = re.compile(r"_\d{4}_\d{2}_\d{2}$")
+"""What the API adds to the name of a version of a tool."""
 _SESSION_S: Final = 20 * 60
 """A session of the code interpreter is billed for so long at a time."""
 _READ: Final = TOKEN_NAMES | {
@@ -52,6 +56,11 @@ _READ: Final = TOKEN_NAMES | {
     *(*_ABOVE_CALLS, *MODELS, *MAKERS, *_TIERS, *_COSTS, *_COST_PARTS),
 }
 _ID: Final = re.compile(r"(?=.*[1-9a-f])[0-9a-f]{16,32}")
+_LEVELS_MAX: Final = 32
+"""How far above a call one is looked for that repeats it."""
+
+SpanKey = tuple[str, str]
+"""Trace and span id."""
 
 
 def wanted(options: Options) -> frozenset[str]:
@@ -98,8 +107,8 @@ def span_events(span: Span, options: Options) -> list[Event]:
         raise FaultyRecord(
             "gen_ai.usage.input_tokens",
             counts.get("input"),
-            f"{span.name or 'the span'} says no tokens that were used; of a stream the API tells them only if the "
-            "request asks for stream_options.include_usage",
+            f"{shorten(span.name or 'the span')} says no tokens that were used; of a stream the API tells them only if "
+            "the request asks for stream_options.include_usage",
         )
     event = {"kind": kind, **_common(span, options), **tokens}
     if options.takes_costs and (told := _cost(found)):
@@ -107,12 +116,51 @@ def span_events(span: Span, options: Options) -> list[Event]:
     return [event]
 
 
+def repeated(calls: Sequence[tuple[Span, Event]], parents: Mapping[SpanKey, str]) -> set[SpanKey]:
+    """Return which calls are there twice: a framework's span, and below it the client's, of the same tokens.
+
+    One that has the id of an answer stands nevertheless. That of Google's ADK does not need the same tokens: it may
+    leave out thoughts.
+
+    Args:
+        calls: those of a body, with the event of each.
+        parents: the id of the span above, for each span of the body that has one.
+    """
+    above = {(span.trace_id, span.span_id) for span, _ in calls if not span.attributes.get(_RESPONSE_ID)}
+    if not above:
+        return set()
+    used = {(span.trace_id, span.span_id): _used(span, event) for span, event in calls if "input_tokens" in event}
+    times = Counter(used.values())
+    of_adk = {(span.trace_id, span.span_id) for span, _ in calls if _is_of_adk(span)} & above
+    found = set()
+    for key, usage in used.items():
+        if times[usage] > 1 or of_adk:
+            place = key
+            for _ in range(_LEVELS_MAX):
+                if not (parent := parents.get(place)):
+                    break
+                place = (key[0], parent)
+                if place in above and place != key and (place in of_adk or used.get(place) == usage):
+                    found.add(place)
+                    break
+    return found
+
+
+def _is_of_adk(span: Span) -> bool:
+    return span.attributes.get("gen_ai.system") == "gcp.vertex.agent" and _OPERATION not in span.attributes
+
+
+def _used(span: Span, event: Event) -> tuple[object, ...]:
+    return span.trace_id, event["kind"], event["input_tokens"], event.get("output_tokens")
+
+
 def _kind(span: Span) -> str | None:
     """Return what a span is counted as; None if it is not one call of a model."""
     found = span.attributes
     kind = None
-    if role := found.get(_ROLE):
-        kind = _ROLES.get(str(role).upper())
+    role = str(found.get(_ROLE) or "UNKNOWN").upper()
+    if role != "UNKNOWN":
+        kind = _ROLES.get(role)
         if kind is None:
             return None
     operation = found.get(_OPERATION) or found.get(_REQUEST_TYPE)
@@ -127,10 +175,10 @@ def _kind(span: Span) -> str | None:
 
 def _unknown(operation: str, found: Attributes) -> str | None:
     """Return what an operation there is no word for is counted as."""
-    if found.get(_RESPONSE_ID):
-        return COMPLETIONS  # only a model's answer has one
     if TOKEN_NAMES.isdisjoint(found):
         return None
+    if found.get(_RESPONSE_ID):
+        return COMPLETIONS  # only a model's answer has one
     raise FaultyRecord(
         _OPERATION,
         operation,
@@ -144,9 +192,11 @@ def _unnamed(found: Attributes) -> str | None:
     """Return what a span without an operation is counted as: vLLM's, and those of early instrumentations."""
     if TOKEN_NAMES.isdisjoint(found) or not any(name in found for name in (*MODELS, _REQUEST_ID)):
         return None
-    if any(name in found for name in _ABOVE_CALLS) or ".do" not in str(found.get(_STEP, ".do")):
+    step = str(found.get(_STEP, ".do"))
+    if any(name in found for name in _ABOVE_CALLS) or ".do" not in step:
         return None
-    return EMBEDDINGS if str(found.get(_REQUEST_ID, "")).startswith("embd-") else COMPLETIONS
+    is_embedding = step.endswith(".doEmbed") or str(found.get(_REQUEST_ID, "")).startswith("embd-")
+    return EMBEDDINGS if is_embedding else COMPLETIONS
 
 
 def _common(span: Span, options: Options) -> Event:
@@ -170,7 +220,7 @@ def who(attributes: Attributes, resource: Attributes, options: Options) -> Event
         for name in names:
             value = attributes.get(name) or resource.get(name)
             if value and not (name == "service.name" and str(value).startswith("unknown_service")):
-                found[field] = str(value)
+                found[field] = str(value)[: TEXT_MAX + 1]  # which is too long all the same
                 break
     return found
 
@@ -204,12 +254,13 @@ def _cost(found: Attributes) -> Event | None:
 def _tool_events(span: Span, options: Options) -> list[Event]:
     """Return the event of a tool of the provider's; one of the caller's own costs nothing there."""
     found = span.attributes
-    name = str(found.get(_TOOL, "")).removesuffix("_call").removesuffix("_preview")
+    name = _DATE.sub("", str(found.get(_TOOL, ""))).removesuffix("_call").removesuffix("_preview")
     kind = _TOOLS.get(name)
     if kind is None or found.get(_TOOL_TYPE) not in ("extension", "datastore") or span.is_error:
         return []
     common = _common(span, options)
     if kind == "code_interpreter_sessions":
         # What a trace makes of it within the time that is billed is one session.
-        common |= {"id": span.trace_id, "timestamp": common["timestamp"] // _SESSION_S * _SESSION_S}
+        session = span.trace_id if _ID.fullmatch(span.trace_id) else common["id"]
+        common |= {"id": session, "timestamp": common["timestamp"] // _SESSION_S * _SESSION_S}
     return [made(kind, common)]

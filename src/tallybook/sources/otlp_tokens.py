@@ -1,7 +1,7 @@
 """What OpenTelemetry's operations are counted as, and token counts under all the names they have had.
 
 Sources: OpenTelemetry's GenAI conventions up to 1.41, and those of their own repository since; OpenLLMetry 0.5;
-OpenInference 0.1; vLLM's tracing; attributes of Pydantic AI, Strands and LiteLLM.
+OpenInference 0.1; vLLM's tracing; attributes of Pydantic AI, Strands, LiteLLM and Vercel's AI SDK.
 """
 
 from collections.abc import Mapping
@@ -39,6 +39,7 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         "llm.usage.prompt_tokens",
         "llm.token_count.prompt",
         "decision.token_count.input",
+        "ai.usage.tokens",
     ),
     "output": (
         "gen_ai.usage.output_tokens",
@@ -55,6 +56,8 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         "gen_ai.usage.details.cache_read_tokens",
         "llm.token_count.prompt_details.cache_read",
         "llm.token_count.prompt_details.cache_input",
+        "ai.usage.cachedInputTokens",
+        "ai.usage.inputTokenDetails.cacheReadTokens",
     ),
     "write": (
         "gen_ai.usage.cache_write.input_tokens",
@@ -63,6 +66,7 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         "gen_ai.usage.cache_write_input_tokens",
         "gen_ai.usage.details.cache_write_tokens",
         "llm.token_count.prompt_details.cache_write",
+        "ai.usage.inputTokenDetails.cacheWriteTokens",
     ),
     "reasoning": (
         "gen_ai.usage.reasoning.output_tokens",
@@ -70,6 +74,8 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         "gen_ai.usage.details.reasoning_tokens",
         "llm.usage.reasoning_tokens",
         "llm.token_count.completion_details.reasoning",
+        "ai.usage.reasoningTokens",
+        "ai.usage.outputTokenDetails.reasoningTokens",
     ),
     "text input": ("gen_ai.usage.text.input_tokens",),
     "image input": ("gen_ai.usage.image.input_tokens",),
@@ -78,6 +84,7 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         "gen_ai.usage.details.input_audio_tokens",
         "llm.token_count.prompt_details.audio",
     ),
+    "text cached": ("gen_ai.usage.text.cache_read.input_tokens",),
     "image cached": ("gen_ai.usage.image.cache_read.input_tokens",),
     "audio cached": ("gen_ai.usage.audio.cache_read.input_tokens", "gen_ai.usage.details.cache_audio_read_tokens"),
     "image output": ("gen_ai.usage.image.output_tokens",),
@@ -99,10 +106,16 @@ MODELS: Final = (
     "gen_ai.request.model",
     "llm.request.model_name",
     "embedding.model_name",
+    "ai.model.id",
 )
+_CACHE_IS_APART: Final = ("anthropic", "bedrock", "claude")
+_THOUGHTS_ARE_APART: Final = ("gemini", "google", "gcp", "vertex")
+_REASONING_IS_APART: Final = (*_THOUGHTS_ARE_APART, "x_ai", "xai", "grok")
+"""What providers and models are called whose API counts so."""
 _PLAINEST: Final = frozenset({"input", "output", "cached"})
 """What most sources say; nothing can contradict or be apart there, if the cached tokens do not exceed the input."""
 _MODALITIES: Final = frozenset(count for count in _NAMES if " " in count)
+_CACHED_PARTS: Final = ("text cached", "image cached", "audio cached")
 
 Counts = Mapping[str, int]
 """Tokens by the keys above; what is not said is not there."""
@@ -139,11 +152,14 @@ def token_fields(counts: Counts, attributes: Attributes) -> Event:
     total_in, total_out = counts.get("input"), counts.get("output")
     if total_in is not None and _PLAINEST.issuperset(counts) and (cached or 0) <= total_in:
         return {"input_tokens": total_in, "input_cached_tokens": cached, "output_tokens": total_out}
+    if cached is None and (parts := [counts[name] for name in _CACHED_PARTS if name in counts]):
+        cached = sum(parts)
+        counts = {**counts, "cached": cached}
     apart_in, apart_out = _apart(counts, attributes)
     if total_in is not None:
         total_in += apart_in
-    if total_out is not None:
-        total_out += apart_out
+    if apart_out:
+        total_out = (total_out or 0) + apart_out
     _check_whole(counts, ("reasoning",), "output", total_out)
     _check_whole(counts, ("text input", "image input", "audio input"), "input", total_in)
     if _MODALITIES.isdisjoint(counts):
@@ -160,20 +176,28 @@ def _apart(counts: Counts, attributes: Attributes) -> tuple[int, int]:
     """Return what has to be added to input and output, because the source counts it beside them.
 
     The convention has cached tokens in the input and reasoning tokens in the output. Whoever hands on what Anthropic,
-    Bedrock or Gemini answer leaves them out. It shows where a part exceeds its whole, or where only all of them make
-    the total; without such a proof the convention holds.
+    Bedrock, Gemini or xAI answer leaves them out. It shows where a part exceeds its whole, or where only all of them
+    make the total; without such a proof the convention holds. What Gemini's total has beyond its parts are thoughts,
+    and, if these are told, what its tools put into the prompt.
     """
     total_in, total_out = counts.get("input", 0), counts.get("output", 0)
     cached, reasoning = counts.get("cached", 0) + counts.get("write", 0), counts.get("reasoning", 0)
     beyond = counts.get("total", 0) - total_in - total_out
+    makers = " ".join(str(attributes[name]) for name in (*MAKERS, *MODELS) if name in attributes).lower()
     if beyond > 0:
         for apart in ((cached, 0), (0, reasoning), (cached, reasoning)):
             if beyond == sum(apart):
                 return apart
-    makers = " ".join(str(attributes[name]) for name in (*MAKERS, *MODELS) if name in attributes).lower()
-    is_cached_apart = cached > total_in and any(name in makers for name in ("anthropic", "bedrock", "claude"))
-    is_reasoning_apart = reasoning > total_out and any(name in makers for name in ("gemini", "google", "gcp", "vertex"))
+        is_gemini = _is_any(_THOUGHTS_ARE_APART, makers) and not _is_any(_CACHE_IS_APART, makers)
+        if is_gemini and "input" in counts and beyond > reasoning:
+            return (beyond - reasoning, reasoning) if reasoning else (0, beyond)
+    is_cached_apart = cached > total_in and _is_any(_CACHE_IS_APART, makers)
+    is_reasoning_apart = reasoning > total_out and _is_any(_REASONING_IS_APART, makers)
     return cached if is_cached_apart else 0, reasoning if is_reasoning_apart else 0
+
+
+def _is_any(names: tuple[str, ...], makers: str) -> bool:
+    return any(name in makers for name in names)
 
 
 def _check_whole(counts: Counts, parts: tuple[str, ...], whole: str, limit: int | None) -> None:
