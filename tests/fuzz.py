@@ -1,7 +1,7 @@
 """What must hold whatever bytes come in: for Hypothesis (test_fuzz.py), and for a fuzzer that watches what code runs.
 
-`python -m tests.fuzz decode|params|cursor|unpack [libFuzzer's arguments]` feeds one target for as long as it is told
-(`-max_total_time=60`); `make soak` does that for each. It needs atheris, which there is for Linux on x86-64 only.
+`python -m tests.fuzz decode|sources|params|cursor|unpack [libFuzzer's arguments]` feeds one target for as long as it is
+told (`-max_total_time=60`); `make soak` does that for each. It needs atheris, which there is for Linux on x86-64 only.
 """
 
 import gzip
@@ -17,8 +17,11 @@ import msgspec
 
 from tallybook.errors import BodyTooLarge, InvalidRequest, UnsupportedEncoding
 from tallybook.event import FAULTS_MAX, Fault, Record
-from tallybook.ingest.decode import decode, decode_one
+from tallybook.ingest.decode import Decoded, decode, decode_one, decode_records
+from tallybook.ingest.otlp import Limits, decode_lines, decode_metrics, decode_traces
 from tallybook.ingest.unpack import ENCODINGS, unpack
+from tallybook.sources.record import Options
+from tallybook.sources.table import SOURCES
 from tallybook.timegrid import INSTANT_MAX_S
 from tallybook.wire.cursor import Cursor, read_cursor, write_cursor
 from tallybook.wire.params import COSTS, USAGE, Endpoint, PageRequest, parse
@@ -26,6 +29,7 @@ from tallybook.wire.params import COSTS, USAGE, Endpoint, PageRequest, parse
 NOW_S: Final = 1_795_000_000
 EVENTS_MAX: Final = 1_000
 UNPACKED_BYTES_MAX: Final = 1 << 16
+OPTIONS: Final = Options(takes_costs=True, attributes={"user_id": ("user.id",), "project_id": ("service.name",)})
 ENDPOINTS: Final = (*USAGE.values(), COSTS)
 
 Found = tuple[dict[int, Record], dict[int, list[Fault]]]
@@ -92,6 +96,31 @@ def decode_holds(data: bytes) -> None:
         decode_agrees([b'{"kind":"images","images":1}', *lines])
 
 
+def sources_hold(data: bytes) -> None:
+    """Any bytes are events and faults of a source's records, or are refused; never anything else."""
+    names = [*SOURCES, "traces", "metrics"]
+    name, body = names[data[0] % len(names)] if data else names[0], data[1:]
+    try:
+        found = _read(name, body)
+    except (InvalidRequest, BodyTooLarge) as error:
+        msgspec.json.encode(error.envelope())
+        return
+    for record in found.records:
+        msgspec.json.encode(record.dimensions)
+    for rejected in found.rejected:
+        assert rejected.faults
+        msgspec.json.encode([(fault.field, fault.value, fault.message) for fault in rejected.faults])
+
+
+def _read(name: str, body: bytes) -> Decoded:
+    limits = Limits(NOW_S * 1000, EVENTS_MAX)
+    if name in ("traces", "metrics"):
+        read = decode_traces if name == "traces" else decode_metrics
+        return read(body, OPTIONS, limits, is_json=body[:1] == b"{")
+    read_all = decode_lines if name.startswith("otlp") else decode_records
+    return read_all(SOURCES[name], OPTIONS, body, NOW_S * 1000, EVENTS_MAX)
+
+
 def params_hold(data: bytes) -> None:
     """Any query is a page within the endpoint's limits, or refused by the name of a parameter."""
     endpoint = ENDPOINTS[data[0] % len(ENDPOINTS)] if data else COSTS
@@ -147,6 +176,7 @@ def unpack_holds(data: bytes) -> None:
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "decode": decode_holds,
+    "sources": sources_hold,
     "params": params_hold,
     "cursor": cursor_holds,
     "unpack": unpack_holds,
@@ -156,6 +186,8 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
 SEEDS: Final = {
     "decode": b"""{"kind":"completions","id":"a","timestamp":1748822400.5,"input_tokens":9,"input_cached_tokens":3,
         "output_tokens":2,"cost":{"value":0.5,"currency":"usd"}}""",
+    "sources": b"""\x01{"response":{"object":"response","id":"r","created_at":1748822400,"model":"m",
+        "status":"completed","usage":{"input_tokens":9,"output_tokens":2}},"user_id":"u"}""",
     "params": b"\x00start_time=1748822400&end_time=1748908800&bucket_width=1h&group_by[]=model&limit=5&page=page_AQ",
     "cursor": b"question" + write_cursor(Cursor(0, NOW_S), b"question").encode(),
     "unpack": gzip.compress(b"{}", mtime=0),

@@ -1,6 +1,7 @@
 """Dialects of others, record by record: what is counted, and what is not. Payloads as the services answer them."""
 
 import json
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -641,6 +642,46 @@ def test_a_body_is_an_array_or_lines_or_one_record_whatever_it_is_called() -> No
         found = decode_records(SOURCES["openai"], NO_OPTIONS, body, (T + 3_600) * 1000, 10)
         assert len(found.records) == body.count(b"chatcmpl-1")
         assert found.rejected == []
+
+
+NUMBERS = [
+    "0",
+    "-1",
+    "1.5",
+    "1e400",
+    "-1e400",
+    "1e30",
+    "9" * 400,
+    "null",
+    "true",
+    '"9"',
+    '"\\ud83d"',
+    "[]",
+    "{}",
+    "[[{}]]",
+]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where something else can stand in a record."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, inner in items:
+        yield (*path, name)
+        yield from places(inner, (*path, name))
+
+
+@pytest.mark.parametrize(("source", "record", "expected"), GOLDEN)
+def test_whatever_stands_in_a_field_is_an_event_or_a_fault(source: str, record: Any, expected: list[Event]) -> None:
+    for path in places(record):
+        for odd in NUMBERS:
+            changed = json.loads(json.dumps(record))
+            inner = changed
+            for name in path[:-1]:
+                inner = inner[name]
+            inner[path[-1]] = "HERE"
+            body = json.dumps(changed).replace('"HERE"', odd).encode()
+            for found in read_record(SOURCES[source], Options(takes_costs=True), body, (T + 3_600) * 1000):
+                json.dumps(found, default=str)
 
 
 def test_a_faulty_record_does_not_raise_beyond_its_own_kind() -> None:
