@@ -66,8 +66,8 @@ def once(*numbers: int) -> dict[str, int]:
 
 
 def is_whole(stats: Stats) -> bool:
-    left = stats.delivered + stats.rejected + stats.dropped + stats.waiting + stats.spooled
-    return stats.recorded + stats.adopted == left
+    taken = stats.delivered + stats.rejected + stats.conflicts
+    return stats.recorded + stats.adopted == taken + stats.dropped + stats.waiting + stats.spooled
 
 
 def until(happens: Any, seconds: float = 20) -> None:
@@ -218,7 +218,32 @@ class TestDelivery:
             for tokens in (1, 2):
                 tallybook.record("embeddings", id="x", timestamp=now, input_tokens=tokens)
                 assert tallybook.flush()
+            assert tallybook.stats() == Stats(recorded=2, delivered=1, conflicts=1)
         assert "is stored already with input_tokens 1" in caplog.text
+
+    @pytest.mark.parametrize("is_on_disk", [False, True])
+    @pytest.mark.parametrize("what", ["an address", "a batch"])
+    def test_what_is_never_taken_keeps_nothing_else_waiting(
+        self, front: Scripted, server: Server, key: str, api: httpx.Client, tmp_path: Path, what: str, is_on_disk: bool
+    ) -> None:
+        forward = forwarded(server)
+        refusal = Reply({"error": {"message": "not this"}}, 500)
+        front.on(f"{EVENTS}/openai", refusal)
+        front.on(EVENTS, lambda asked: refusal if b"never" in asked.content else forward(asked))
+        spool = tmp_path if is_on_disk else None
+        with Tallybook(front.url, key, batch_age_s=0.01, exit_s=0.1, spool=spool) as tallybook:
+            if what == "an address":
+                tallybook.record_response({"object": "chat.completion", "usage": {"prompt_tokens": 1}})
+            else:
+                tallybook.record("embeddings", input_tokens=1, user_id="never")
+            until(lambda: len(front.asked) == 2)
+            for number in range(5):
+                record(tallybook, number)
+                time.sleep(0.02)
+            until(lambda: tallybook.stats().delivered == 5)
+            left = {"spooled": 1} if is_on_disk else {"waiting": 1}
+            assert tallybook.stats() == Stats(recorded=6, delivered=5, **left)
+        assert counted(api) == once(*range(5))
 
     def test_batches_that_are_too_large_for_a_server_are_split(
         self, front: Scripted, server: Server, key: str, api: httpx.Client
@@ -261,7 +286,8 @@ class TestDelivery:
             tallybook.record("embeddings", input_tokens=1, user_id="x" * 70_000)
             tallybook.record("embeddings", input_tokens=loop)
             tallybook.record_response(object(), seconds=object())
-            assert tallybook.stats() == Stats(recorded=5, dropped=5)
+            tallybook.record("embeddings", kind=object())
+            assert tallybook.stats() == Stats(recorded=6, dropped=6)
         assert "object is nothing JSON has" in caplog.text
 
     def test_values_python_has_and_json_has_not(self, server: Server, key: str, api: httpx.Client) -> None:
@@ -477,8 +503,8 @@ class TestSpool:
         (tmp_path / "spool").write_text("a file, and no directory")
         port = free_port()
         with Tallybook(f"http://127.0.0.1:{port}", key, spool=tmp_path / "spool", batch_age_s=0.01) as tallybook:
+            assert "the spool cannot be written" in caplog.text
             record(tallybook, 1)
-            until(lambda: "the spool cannot be written" in caplog.text)
             with scripted(port) as front:
                 front.on(EVENTS, forwarded(server))
                 assert tallybook.flush(20)
@@ -533,6 +559,9 @@ class TestSpool:
         expected = {"parent": 2, "child-0": 1, "child-1": 1, "pool-0": 1, "pool-1": 1, "pool-2": 1}
         assert counted(api) == expected
         assert list(tmp_path.iterdir()) == []
+
+    def test_a_process_forked_while_a_thread_makes_the_environments_tallybook_makes_its_own(self) -> None:
+        assert finish(_FORKING_WHILE_MAKING) == 0
 
     def test_an_application_needs_no_tallybook_of_its_own(
         self, server: Server, key: str, api: httpx.Client, tmp_path: Path
@@ -636,6 +665,19 @@ _FORKING = """
     for worker in workers:
         worker.join()
         assert worker.exitcode == 0
+"""
+_FORKING_WHILE_MAKING = """
+    import os, signal, sys, threading
+    from tallybook.client import environment
+
+    os.environ.update(TALLYBOOK_URL="http://127.0.0.1:1", TALLYBOOK_API_KEY="sk-admin-x")
+    making = threading.Thread(target=environment._making.acquire)  # as it is for a moment only
+    making.start()
+    making.join()
+    if not os.fork():
+        signal.alarm(10)
+        sys.exit(0 if environment.tallybook() else 1)
+    sys.exit(os.wait()[1])
 """
 
 

@@ -16,12 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallybook.client.answer import envelope
+from tallybook.client.answer import envelope, essentials
 from tallybook.client.attribution import attribute, attributed
 from tallybook.client.spool import Spool
 from tallybook.client.stream import Watch
 
 USAGE = b'{"choices":[],"usage":{"x":1}}'
+CREATED = b'{"type": "response.created"}'
 LINES = (b"data: {}", b": stay", b"event: x", b'data: {"usage":null}', b'data: {"t":"\xe2\x80\xa8\xc2\x85"}', b"")
 BREAKS = (b"\n", b"\r\n", b"\r")
 
@@ -96,6 +97,12 @@ def test_whatever_comes_goes_on(content: bytes, places: list[int], may_hide: boo
     assert watched(cut(content, places), may_hide=may_hide)[0] == content
 
 
+def test_the_beginning_of_an_answer_is_seen() -> None:
+    text = b'data: {"delta":"\\"type\\":\\"response.created\\""}\n\n'
+    whole = b"data: " + CREATED + b"\n\n" + text
+    assert watched([whole], may_hide=False) == (whole, [CREATED], 1)
+
+
 def test_events_go_on_as_soon_as_they_are_whole() -> None:
     response = httpx.Response(200, stream=Pieces([b"data: 1\n", b"\ndata", b": 2\n\n", b"data: 3"]))
     Watch(lambda _: False, lambda _: None, is_stream=True, may_hide=True).attach(response)
@@ -128,10 +135,19 @@ class TestSpool:
         assert spool.append("openai", [b"3"])
         assert spool.append("", [b"4"])
         found = []
-        while (oldest := spool.oldest()) is not None:
-            found.append((oldest[0].dialect, oldest[1]))
-            spool.remove(oldest[0])
+        while (first := spool.first()) is not None:
+            found.append((first[0].dialect, first[1]))
+            spool.remove(first[0])
         assert found == [("", [b"1", b"2", b"4"]), ("openai", [b"3"])]
+        spool.append("", [b"5"])
+        spool.append("openai", [b"6"])
+        for line in (b"5", b"6", b"5"):  # what is postponed lets others go first
+            first = spool.first()
+            assert first is not None
+            assert first[1] == [line]
+            spool.postpone(first[0])
+        while (first := spool.first()) is not None:
+            spool.remove(first[0])
         assert (spool.records, spool.size_bytes) == (0, 0)
 
     def test_segments_end_where_they_are_large(self, tmp_path: Path) -> None:
@@ -139,9 +155,9 @@ class TestSpool:
         for number in range(5):
             assert spool.append("", [b"x" * 500_000 + b"%d" % number])
         found = []
-        while (oldest := spool.oldest()) is not None:
-            found.append([line[-1:] for line in oldest[1]])
-            spool.remove(oldest[0])
+        while (first := spool.first()) is not None:
+            found.append([line[-1:] for line in first[1]])
+            spool.remove(first[0])
         assert found == [[b"0", b"1", b"2"], [b"3", b"4"]]
 
     def test_nobody_takes_what_belongs_to_the_living(self, tmp_path: Path) -> None:
@@ -164,10 +180,10 @@ class TestSpool:
         dead.close()
         heir = Spool(tmp_path, 10**6)
         assert heir.adopt() == 2
-        oldest = heir.oldest()
-        assert oldest is not None
-        assert oldest[1] == [b"1", b"2"]
-        heir.remove(oldest[0])
+        first = heir.first()
+        assert first is not None
+        assert first[1] == [b"1", b"2"]
+        heir.remove(first[0])
         heir.close()
         assert list(tmp_path.iterdir()) == []
 
@@ -183,7 +199,7 @@ try:
 except OSError:
     assert spool.records == 1
     assert spool.append("", [b"z" * 1000])
-    print(spool.oldest()[1] == [b"x" * 1000, b"z" * 1000])
+    print(spool.first()[1] == [b"x" * 1000, b"z" * 1000])
 """
 
         def limits() -> None:
@@ -276,6 +292,9 @@ def test_of_a_request_only_its_tools_and_sizes_are_taken() -> None:
     }
     assert made["model"] == "m"
     assert "SECRET" not in json.dumps(made)
+    kept = essentials(request)
+    assert "SECRET" not in json.dumps(kept)
+    assert envelope("openai", {"id": "x", "object": "response"}, kept, {}, now_s=2e9) == made
 
 
 def test_attributions_add_up_and_end() -> None:

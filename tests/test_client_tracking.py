@@ -6,6 +6,7 @@ import gc
 import itertools
 import json
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -498,6 +499,90 @@ class TestOpenAI:
         assert delivered(tallybook) == 1
         has(only(api, "completions", "user_id"), RESPONSE_TOLD["completions"] | {"user_id": "the-caller"})
 
+    def test_an_answer_made_in_the_background_is_told_though_its_stream_was_left(
+        self, provider: Scripted, client: openai.OpenAI, tallybook: Tallybook, api: httpx.Client
+    ) -> None:
+        whole = response()
+        begun = {**whole, "status": "queued", "output": [], "usage": None}
+        delta = {"type": "response.output_text.delta", "item_id": "msg_1", "output_index": 0, "content_index": 0}
+        provider.on(
+            "/responses",
+            events(
+                {"type": "response.created", "sequence_number": 0, "response": begun},
+                *({**delta, "sequence_number": number, "delta": SECRET, "logprobs": []} for number in range(1, 20)),
+                names=True,
+                done=False,
+            ),
+        )
+        provider.on(f"/responses/{whole['id']}", Reply(whole))
+        for is_background in (False, True):  # what is not made in the background ends with its stream
+            with client.responses.create(model="gpt-5", input="x", background=is_background, stream=True) as stream:
+                next(iter(stream))
+            assert tallybook.stats().unmeasured == 1
+        assert client.responses.retrieve(whole["id"]).status == "completed"
+        assert delivered(tallybook) == 1
+        has(only(api, "completions"), RESPONSE_TOLD["completions"])
+
+    def test_an_answer_made_in_the_background_may_be_retrieved_by_another_client_of_the_same_tallybook(
+        self, provider: Scripted, client: openai.OpenAI, tallybook: Tallybook
+    ) -> None:
+        whole = response()
+        provider.on("/responses", Reply({**whole, "status": "queued", "usage": None, "output": []}))
+        provider.on(f"/responses/{whole['id']}", Reply(whole))
+        client.responses.create(model="gpt-5", input="x", background=True)
+        other = tallybook.track(openai.OpenAI(base_url=f"{provider.url}/v1", api_key="sk-model"))
+        assert other.responses.retrieve(whole["id"]).status == "completed"
+        assert delivered(tallybook) == 1
+        assert tallybook.stats().unmeasured == 0
+
+    def test_an_answer_made_in_the_background_that_nobody_retrieves_is_unmeasured_in_the_end(
+        self, provider: Scripted
+    ) -> None:
+        provider.on("/responses", lambda _: Reply(response("queued", usage=None)))
+        with Tallybook(provider.url, "sk-admin-x") as tallybook:
+            client = tallybook.track(openai.OpenAI(base_url=f"{provider.url}/v1", api_key="sk-model"))
+            for _ in range(3):
+                client.responses.create(model="gpt-5", input="x", background=True)
+            assert tallybook.stats().unmeasured == 0
+        assert tallybook.stats().unmeasured == 3
+
+    def test_what_was_asked_in_the_background_is_not_kept(self, provider: Scripted, client: openai.OpenAI) -> None:
+        long = 2_000_000
+
+        def answer(_: Any) -> Reply:
+            provider.asked.clear()
+            return Reply(response("queued", usage=None))
+
+        provider.on("/responses", answer)
+        tracemalloc.start()
+        try:
+            for number in range(5):
+                client.responses.create(model="gpt-5", input=str(number) * long, background=True)
+            gc.collect()
+            assert tracemalloc.get_traced_memory()[0] < long
+        finally:
+            tracemalloc.stop()
+
+    def test_calls_that_a_server_gives_the_same_short_id_are_two(
+        self, provider: Scripted, client: openai.OpenAI, tallybook: Tallybook, api: httpx.Client
+    ) -> None:
+        provider.on("/chat/completions", lambda _: Reply(chat(id="chatcmpl-123")))
+        for _ in range(2):
+            client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "x"}])
+        assert delivered(tallybook) == 2
+        assert only(api, "completions")["num_model_requests"] == 2
+
+    def test_an_answer_that_comes_again_is_one(
+        self, provider: Scripted, client: openai.OpenAI, tallybook: Tallybook, api: httpx.Client
+    ) -> None:
+        provider.on(
+            "/chat/completions", Reply(chat(id="chatcmpl-CeG4Yp8dGoNWKbdDV5q7bc0yjbPpa"))
+        )  # of a gateway's cache
+        for _ in range(2):
+            client.chat.completions.create(model="gpt-4o", messages=[{"role": "user", "content": "x"}])
+        assert delivered(tallybook) == 2
+        assert only(api, "completions")["num_model_requests"] == 1
+
     def test_looking_at_an_answer_again_is_no_usage(
         self, provider: Scripted, client: openai.OpenAI, tallybook: Tallybook
     ) -> None:
@@ -883,6 +968,14 @@ class TestAnthropic:
         assert delivered(tallybook) == 1
         has(only(api, "completions", "service_tier", "user_id", "model"), self.MEASURES)
         assert only(api, "web_search_calls")["num_requests"] == 2
+
+    def test_a_stream_left_early_is_counted_as_unmeasured(self, provider: Scripted, tallybook: Tallybook) -> None:
+        provider.on("/v1/messages", self.stream()._replace(pause_s=0.05))
+        client = tallybook.track(anthropic.Anthropic(base_url=provider.url, api_key="x"))
+        messages: Any = [{"role": "user", "content": SECRET}]
+        with client.messages.create(model="claude-opus-4", max_tokens=9, messages=messages, stream=True) as stream:
+            next(iter(stream))
+        assert (tallybook.stats().recorded, tallybook.stats().unmeasured) == (0, 1)
 
     def test_counting_tokens_is_no_usage(self, provider: Scripted, tallybook: Tallybook) -> None:
         provider.on("/v1/messages/count_tokens", Reply({"input_tokens": 12}))

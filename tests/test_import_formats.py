@@ -4,12 +4,16 @@ import csv
 import gzip
 import io
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from rich.progress import Progress
 
+from tallybook.cli.importing import next_batch
+from tallybook.cli.rows import find, rows
 from tests.test_cli import run
 
 T = 1_763_800_000
@@ -74,10 +78,68 @@ def test_lines_without_a_time_of_their_own_can_be_given_one(
     body = {"object": "list", "data": [{"object": "embedding"}], "usage": {"prompt_tokens": 3}, "created": None}
     file = tmp_path / "embeddings.jsonl"
     file.write_text("\n".join(batch_line(number, **body) for number in range(3)))
-    assert "it has no timestamp" in run("import", file, *served, code=1)
+    assert "created is missing" in run("import", file, *served, code=1)
     for expected in ([3, 0, 0, 0, 0], [0, 3, 0, 0, 0]):
         assert outcome(file, "--set", f"timestamp={T}", *served) == expected
     assert [result["input_tokens"] for result in results(api, "embeddings")] == [9]
+
+
+ANSWER = {
+    "object": "chat.completion",
+    "id": "a",
+    "created": T,
+    "model": "gpt-4o",
+    "usage": {"prompt_tokens": 10, "completion_tokens": 2},
+}
+LINE = json.dumps(ANSWER)
+MARK = "\ufeff"
+
+
+@pytest.mark.parametrize(
+    ("content", "accepted", "rejected"),
+    [
+        (json.dumps(ANSWER, indent=2), 1, 0),
+        (json.dumps([ANSWER], indent=2), 1, 0),
+        (f"{MARK}[{LINE}]", 1, 0),
+        (f"{MARK}{LINE}\n", 1, 0),
+        (f"{LINE}\r\n\n", 1, 0),
+        (f"[{LINE}, null, 5]", 1, 2),
+        (f'{{"half": "\\ud800"}}\n{LINE}', 1, 1),
+        (f'{{"broken"\n{LINE}\n', 1, 1),
+        (f'{{"beyond all measure": 1e99999999999999999999}}\n{LINE}\n', 1, 1),
+        (f"{LINE}\n{'x' * 40_000_000}\n", 1, 1),
+        ("", 0, 0),
+    ],
+)
+def test_json_is_read_however_it_is_written(
+    tmp_path: Path, served: tuple[str, ...], content: str, accepted: int, rejected: int
+) -> None:
+    file = tmp_path / "answers.json"
+    file.write_text(content)
+    expected = [accepted, 0, 0, rejected, 0]
+    assert outcome(file, "--format", "openai", *served, code=int(rejected > 0)) == expected
+
+
+def test_of_an_array_only_its_bytes_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "array.json"
+    path.write_text(json.dumps([ANSWER] * 20_000))
+    (file,) = find([path])
+    with Progress(disable=True) as progress:
+        task = progress.add_task("")
+        tracemalloc.start()
+        try:
+            assert sum(row == ANSWER for row in rows(file, (), progress, task)) == 20_000
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < 3 * file.size_bytes
+
+
+def test_batches_are_no_larger_than_a_body_may_be() -> None:
+    lines = ((number, b"x" * 60_000) for number in range(600))
+    batches = list(iter(lambda: next_batch(lines), []))
+    assert sum(map(len, batches)) == 600
+    assert all(sum(len(line) for _, line in batch) < 16 * 1024 * 1024 for batch in batches)
 
 
 def test_anthropics_batches_are_known_by_their_result(
@@ -120,6 +182,7 @@ def spend_rows() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "tsv"])
 def test_litellms_spend_logs_are_calls(suffix: str, tmp_path: Path, served: tuple[str, ...], api: httpx.Client) -> None:
     rows = spend_rows()
+    rows[0]["messages"] = "x" * 200_000  # prompts are logged as well, if the gateway is told to
     file = tmp_path / f"spend.{suffix}"
     if suffix == "jsonl":
         file.write_text("\n".join(json.dumps(row) for row in rows))
@@ -166,7 +229,11 @@ def test_the_kind_of_a_dashboards_file_is_in_its_name(
     window = f"{DAY},{DAY + 3600},2025-11-22T00:00:00+00:00,2025-11-22T01:00:00+00:00"
     header = "start_time,end_time,start_time_iso,end_time_iso,project_id,num_model_requests,model,input_tokens"
     file.write_text(f"{header}\n{window},proj,2,text-embedding-3-small,50\n")
-    assert outcome(file, *served) == [1, 0, 0, 0, 0]
+    renamed = file.rename(tmp_path / "june.csv")
+    assert "say which kind" in run("import", renamed, *served, code=1)
+    assert results(api, "embeddings") == []
+    assert outcome(renamed, "--kind", "embeddings", *served) == [1, 0, 0, 0, 0]
+    assert outcome(renamed.rename(file), "--name", "june", *served) == [0, 1, 0, 0, 0]
     assert [result["input_tokens"] for result in results(api, "embeddings")] == [50]
 
 

@@ -19,6 +19,7 @@ import pytest
 from tallybook.cli.provider import Reader, TooFarBack, reading
 from tallybook.errors import CommandFailed
 from tallybook.providers.table import PROVIDERS
+from tallybook.sources.record import Fields
 from tests.crash import SINCE_S, UNTIL_S, made, ndjson
 from tests.provider_shaped import DAY_S, KEY, Answer, Anthropic, OpenAI, iso, refusal, serving
 from tests.support import COMMAND, STOP_S_MAX, Server
@@ -410,6 +411,10 @@ GARBAGE = {
     "a quantity that is none": page(cost(1, quantity="many")),
     "a name that is none": page(cost(1, line_item={"gpt": 4})),
     "a name without an end": page(cost(1, line_item="x" * 600)),
+    "a number beyond all measure": page(cost(1)).replace(b'"value": 1', b'"value": 1e99999999999999999999'),
+    "half of a character": page(cost(1, line_item="\ud800")),
+    "a large amount": page(cost(1e20)),
+    "more, and nothing that leads there": json.dumps(PAGE | {"data": [], "has_more": True}).encode(),
     "a cursor that leads nowhere": json.dumps(PAGE | {"data": [], "has_more": True, "next_page": 5}).encode(),
 }
 
@@ -429,6 +434,38 @@ def read_costs(openai: OpenAI) -> list[Any]:
     with reading(provider, openai.url, KEY) as reader:
         buckets = reader.buckets(provider.costs, DAY, TODAY, "1d", provider.costs.group_by)
         return [item for bucket in buckets for item in reader.read(provider.costs, bucket)]
+
+
+@pytest.mark.parametrize("told", [12.5, 1e20, 1e30, 10**30, -1, True, "x", [1], {"x": 1.5}])
+def test_a_count_that_is_none_is_told_and_named(openai: OpenAI, told: Any) -> None:
+    openai.used("audio_transcriptions", DAY, seconds=told, num_model_requests=1)
+    provider = PROVIDERS["openai"]
+    report = next(report for report in provider.usage if report.path.endswith("audio_transcriptions"))
+    with reading(provider, openai.url, KEY) as reader:
+        (bucket,) = (found for found in buckets(reader, report) if found.results)
+        with pytest.raises(CommandFailed, match="seconds must be an integer"):
+            reader.read(report, bucket)
+
+
+def test_an_answer_that_cannot_be_unpacked_is_asked_for_again(openai: OpenAI) -> None:
+    openai.cost(DAY, "gpt-4o, input", "0.5")
+    openai.instead.append(Answer(200, {"Content-Encoding": "gzip"}, b"nothing of the kind"))
+    assert [found.amount for found in read_costs(openai)] == [Decimal("0.5")]
+
+
+@pytest.mark.parametrize(
+    ("told", "short", "long"),
+    [
+        ({"cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 5}}, 0, 5),
+        ({"cache_creation": {"ephemeral_5m_input_tokens": 5}}, 5, 0),
+        ({}, 5, 0),
+    ],
+)
+def test_what_anthropic_put_into_caches_is_counted_once(told: dict[str, Any], short: int, long: int) -> None:
+    (report,) = PROVIDERS["anthropic"].usage
+    (event,) = report.read(Fields({"uncached_input_tokens": 1, "cache_creation_input_tokens": 5, **told}))
+    assert (event["input_tokens"], event["input_cache_write_tokens"]) == (6, 5)
+    assert (event["input_cache_write_30m_tokens"], event["input_cache_write_12h_tokens"]) == (short, long)
 
 
 def test_pages_that_lead_in_a_circle_end(openai: OpenAI) -> None:

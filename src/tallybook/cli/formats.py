@@ -40,6 +40,15 @@ def detect(row: Mapping[str, Any]) -> str:
     return "openai" if is_answer or isinstance(row.get("response"), dict) else "events"
 
 
+def timed(line: dict[str, Any], timestamp: str | None) -> dict[str, Any]:
+    """Return a line of OpenAI's batches in an envelope with the time it lacks: not all say when they were made."""
+    response = line.get("response")
+    body = response.get("body") if isinstance(response, dict) and "custom_id" in line else None
+    if timestamp is None or not isinstance(body, dict) or body.get("created") or body.get("created_at"):
+        return line
+    return {"response": line, "timestamp": value_of("timestamp", timestamp)}
+
+
 def event(row: Mapping[str, Any], columns: Mapping[str, str]) -> Event:
     """Return the event a row of a table stands for; what is wrong with it is for the server to say.
 

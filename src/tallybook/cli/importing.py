@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -17,7 +16,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from tallybook.cli.formats import FIELDS, FORMATS, add, detect, event
+from tallybook.cli.formats import FIELDS, FORMATS, add, detect, event, timed
 from tallybook.cli.rows import STANDARD_INPUT, File, Row, find, rows
 from tallybook.cli.target import Client, Target, connect
 from tallybook.cli.terminal import console, plain
@@ -30,6 +29,9 @@ from tallybook.sources import openai_dashboard
 from tallybook.sources.record import Event, FaultyRecord, Options
 
 _EVENTS_AT_ONCE: Final = 5_000
+_BYTES_AT_ONCE: Final = 8 * 1024 * 1024
+_LINE_BYTES_MAX: Final = 64 * 1024
+"""What is longer can be no event, and no server keeps it in quarantine."""
 _FAULTS_SHOWN: Final = 10
 _SAMPLES: Final = 3
 _NO_TIMESTAMP: Final = "it has no timestamp, and would count again each time it is imported; not imported"
@@ -96,7 +98,7 @@ def import_(
             for file in found:
                 progress.update(task, description=file.name)
                 lines = reader.lines(file, rows(file, columns.values(), progress, task), result)
-                while batch := list(islice(lines, _EVENTS_AT_ONCE)):
+                while batch := next_batch(lines):
                     if server:
                         _send(server, file, batch, result)
                     else:
@@ -201,7 +203,10 @@ class _Reader:
         form = self.format
         for number, row in enumerate(found, start=1):
             if isinstance(row, bytes):
-                yield number, row
+                if len(row) > _LINE_BYTES_MAX:
+                    result.refuse(file, number, f"it is no JSON object, and has more than {_LINE_BYTES_MAX:,} bytes")
+                else:
+                    yield number, row
                 continue
             form = form or ("events" if self.columns else detect(row))
             try:
@@ -221,8 +226,10 @@ class _Reader:
         if read is None:
             events = [event(row, self.columns)]
         else:
-            if form == "openai-dashboard":
-                row = {"kind": self.constants.get("kind") or openai_dashboard.kind_of(Path(file.name).name), **row}
+            if form == "openai":
+                row = timed(row, self.constants.get("timestamp"))
+            elif form == "openai-dashboard":
+                row = {"kind": self.constants.get("kind") or openai_dashboard.kind_of(file.path.name), **row}
             events = read(row, self.options)
         for each in events:
             add(each, self.constants)
@@ -237,7 +244,21 @@ class _Reader:
                 if file.path == STANDARD_INPUT and not self.is_named:
                     raise CommandFailed("rows of standard input without an id need --name to get one from")
                 each["id"] = f"{file.name}:{number}"
-            yield number, _ENCODER.encode(each)
+            line = _ENCODER.encode(each)
+            if len(line) > _LINE_BYTES_MAX:
+                result.refuse(file, number, f"it makes an event of more than {_LINE_BYTES_MAX:,} bytes; not imported")
+            else:
+                yield number, line
+
+
+def next_batch(lines: Iterator[Line]) -> list[Line]:
+    """Return as many of the next events as a request may have; none at the end."""
+    batch: list[Line] = []
+    size = 0
+    while size < _BYTES_AT_ONCE and len(batch) < _EVENTS_AT_ONCE and (line := next(lines, None)):
+        batch.append(line)
+        size += len(line[1])
+    return batch
 
 
 def _send(server: Client, file: File, batch: list[Line], result: _Result) -> None:

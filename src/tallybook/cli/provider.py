@@ -1,6 +1,5 @@
 """A provider's usage and cost APIs over HTTP: page after page, patient with what passes, and careful with its key."""
 
-import json
 import random
 import re
 import time
@@ -12,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple
 
 import httpx
+import msgspec
 
 from tallybook import __version__
 from tallybook.errors import CommandFailed
@@ -113,9 +113,9 @@ class Reader:
                     seen.add(found.start_s)
                     if start_s <= found.start_s < end_s:
                         yield found
-                page = answer.any("next_page") if answer.any("has_more") else None
-                if page is None:
+                if not answer.any("has_more"):
                     return
+                page = answer.any("next_page")
                 if not isinstance(page, str) or page in cursors:
                     raise answer.wrong("next_page", "must be a text that leads on")
                 cursors.add(page)
@@ -151,7 +151,7 @@ class Reader:
             is_last = number == _TRIES_MAX - 1
             try:
                 status, headers, body = self._answer(path, parameters)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 if is_last:
                     raise CommandFailed(f"no answer from {self._http.base_url}: {self._safe(str(error))}") from error
                 time.sleep(_pause_s(number))
@@ -178,11 +178,8 @@ class Reader:
             return response.status_code, response.headers, bytes(body)
 
     def _decoded(self, path: str, body: bytes) -> Fields:
-        try:
-            found = json.loads(body, parse_float=_number, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
+        found = _object(body)
+        if found is None:
             raise Refused(f"{self._http.base_url} answers at {path}, but not as {self._provider.name} does")
         return Fields(found)
 
@@ -198,11 +195,7 @@ class Reader:
 
     def _told(self, body: bytes) -> str:
         """Return the message of an error, whatever form it has."""
-        try:
-            found = json.loads(body)
-        except (ValueError, RecursionError):
-            found = None
-        error = found.get("error") if isinstance(found, dict) else None
+        error = (_object(body) or {}).get("error")
         message = error.get("message") if isinstance(error, dict) else error
         return self._safe(message) if isinstance(message, str) else "no reason given"
 
@@ -245,11 +238,18 @@ def _retry_after_s(headers: httpx.Headers) -> float | None:
         return None
 
 
+def _object(body: bytes) -> dict[str, Any] | None:
+    """Return an object of JSON; None if it is none."""
+    try:
+        return _OBJECT.decode(body)
+    except (ValueError, RecursionError, ArithmeticError):
+        return None
+
+
 def _number(text: str) -> Decimal | int:
     """Return a number with all its digits; a count is a count although it is written with a point."""
     value = Decimal(text)
     return int(value) if abs(value.adjusted()) < _COUNT_DIGITS_MAX and value == value.to_integral_value() else value
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number")
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=_number)

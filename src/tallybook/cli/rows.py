@@ -1,5 +1,6 @@
 """Files to rows: NDJSON, JSON, CSV and Parquet, plain or packed, from files, folders, patterns or standard input."""
 
+import codecs
 import csv
 import gzip
 import io
@@ -28,10 +29,12 @@ _SUFFIXES: Final = (".ndjson", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """What is read of a folder; a file that is named is read whatever it is called."""
 _PATTERN: Final = frozenset("*?[")
 _BATCH_ROWS: Final = 5_000
+_ROW_BYTES_MAX: Final = 64 * 1024 * 1024
+"""The longest line or cell, as of an answer with images in it. Of a longer line only this much is looked at."""
 
 # Numbers with a fraction keep their digits: a cost is exact.
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
-_OBJECTS: Final = msgspec.json.Decoder(list[dict[str, Any]], float_hook=Decimal)
+_ITEMS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class File(NamedTuple):
@@ -101,7 +104,7 @@ def _plain_suffix(path: Path) -> str:
 
 
 def rows(file: File, columns: Iterable[str], progress: Progress, task: TaskID) -> Iterator[Row]:
-    """Yield the rows of a file as they are; CSV and Parquet by its name, else a JSON array or one object a line.
+    """Yield the rows of a file as they are; CSV and Parquet by its name, else JSON: an array, objects a line, or one.
 
     Args:
         file: which.
@@ -122,11 +125,7 @@ def rows(file: File, columns: Iterable[str], progress: Progress, task: TaskID) -
             if suffix in (".csv", ".tsv"):
                 yield from _csv_rows(stream, columns, "\t" if suffix == ".tsv" else ",")
                 return
-            first = stream.readline()
-            if first.lstrip().startswith(b"["):
-                yield from _OBJECTS.decode(first + stream.read())
-                return
-            yield from (_json_row(line) for line in chain([first], stream) if line.strip())
+            yield from _json_rows(stream)
     except (
         OSError,
         EOFError,
@@ -147,7 +146,7 @@ def _open(file: File, progress: Progress, task: TaskID) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     with file.path.open("rb") as plain:
-        stream: Any = progress.wrap_file(plain, task_id=task)
+        stream: Any = progress.wrap_file(plain, task_id=task) if file.size_bytes else plain
         if file.path.suffix == ".gz":
             stream = gzip.GzipFile(fileobj=stream)
         elif file.path.suffix == ".zst":
@@ -156,6 +155,7 @@ def _open(file: File, progress: Progress, task: TaskID) -> Iterator[BinaryIO]:
 
 
 def _csv_rows(stream: BinaryIO, columns: Iterable[str], delimiter: str) -> Iterator[Row]:
+    csv.field_size_limit(_ROW_BYTES_MAX)
     text = io.TextIOWrapper(stream, "utf-8-sig", newline="")
     table = csv.DictReader(text, restkey="beyond the header", delimiter=delimiter)
     _check_columns(table.fieldnames or (), columns)
@@ -189,8 +189,32 @@ def _check_columns(header: Iterable[str], columns: Iterable[str]) -> None:
         raise CommandFailed(f"there is no column {missing[0]!r}; the file has {', '.join(names)}")
 
 
-def _json_row(line: bytes) -> Row:
+def _json_rows(stream: BinaryIO) -> Iterator[Row]:
+    first = stream.readline(_ROW_BYTES_MAX).removeprefix(codecs.BOM_UTF8)
+    if first.lstrip().startswith(b"["):
+        yield from map(_json_row, _ITEMS.decode(first + stream.read()))
+        return
+    rest = b""
+    if isinstance(_json_row(first), bytes):  # perhaps the file is one object, written over many lines
+        rest = stream.read(_ROW_BYTES_MAX)
+        whole = _json_row(first + rest)
+        if isinstance(whole, dict):
+            yield whole
+            return
+        rest += stream.readline(_ROW_BYTES_MAX)
+    lines = chain([first], _lines(io.BytesIO(rest)), _lines(stream))
+    yield from (_json_row(line) for line in lines if line.strip())
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    while line := stream.readline(_ROW_BYTES_MAX):
+        yield line
+        while len(line) == _ROW_BYTES_MAX and not line.endswith(b"\n"):
+            line = stream.readline(_ROW_BYTES_MAX)
+
+
+def _json_row(value: bytes | msgspec.Raw) -> Row:
     try:
-        return _OBJECT.decode(line)
-    except msgspec.DecodeError:
-        return line.strip()
+        return _OBJECT.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ArithmeticError):
+        return bytes(value).strip()

@@ -69,11 +69,15 @@ def envelope(
     made.setdefault("kind", _kind(inner))
     if not _name(inner.get("model")):
         made.setdefault("model", _name(request.get("model")))
-    asked = _asked(request)
-    if asked:
+    if asked := _asked(request):
         made["request"] = asked
     made["response"] = _answer(response)
     return {name: value for name, value in made.items() if value is not None}
+
+
+def essentials(request: Fields) -> dict[str, Any]:
+    """Return what an envelope tells of a request: more of it need not be kept until there is an answer."""
+    return _asked(request) | _named(request, ("model",))
 
 
 def counts(value: Any) -> Any:

@@ -23,7 +23,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tallybook.client.sender import Away, Refused, Sender
+from tallybook.client.sender import Away, Refused, Sender, Taken
 from tallybook.client.spool import Spool
 
 log = logging.getLogger("tallybook.client")
@@ -43,13 +43,14 @@ _DISK_S_MAX = 2.0
 
 @dataclass(frozen=True)
 class Stats:
-    """What became of all records. `recorded` and `adopted` are the sum of the five that follow.
+    """What became of all records. `recorded` and `adopted` are the sum of the six that follow.
 
     Attributes:
         recorded: handed over in this process.
         adopted: taken over from the spool of processes that have ended.
         delivered: the server has them.
         rejected: the server found them faulty; they are in its quarantine, unless the log says otherwise.
+        conflicts: the server has others of the same id and time, which stand.
         dropped: lost, since there was no room or no time.
         waiting: in memory.
         spooled: on disk.
@@ -60,6 +61,7 @@ class Stats:
     adopted: int = 0
     delivered: int = 0
     rejected: int = 0
+    conflicts: int = 0
     dropped: int = 0
     waiting: int = 0
     spooled: int = 0
@@ -112,6 +114,10 @@ class Delivery:
         self._reset()
         _alive.add(self)
         if spool is not None:
+            try:
+                spool.prepare()
+            except OSError as error:  # better told now than when it is needed
+                self.tell("disk", "the spool cannot be written: %s", error)
             self._start()  # there may be something left of the last time
 
     def _reset(self) -> None:
@@ -127,7 +133,8 @@ class Delivery:
         self._since = 0.0
         self._bytes = 0
         self._waiting = 0
-        self._recorded = self._adopted = self._delivered = self._rejected = self._dropped = self._unmeasured = 0
+        self._recorded = self._adopted = self._dropped = self._unmeasured = 0
+        self._delivered = self._rejected = self._conflicts = 0
         self._failures = 0
         self._next_try = 0.0
         self._next_adoption = 0.0
@@ -173,14 +180,15 @@ class Delivery:
         """Return what became of all records."""
         with self._disk, self._lock:
             return Stats(
-                self._recorded,
-                self._adopted,
-                self._delivered,
-                self._rejected,
-                self._dropped,
-                self._waiting,
-                self._spool.records if self._spool else 0,
-                self._unmeasured,
+                recorded=self._recorded,
+                adopted=self._adopted,
+                delivered=self._delivered,
+                rejected=self._rejected,
+                conflicts=self._conflicts,
+                dropped=self._dropped,
+                waiting=self._waiting,
+                spooled=self._spool.records if self._spool else 0,
+                unmeasured=self._unmeasured,
             )
 
     def flush(self, timeout_s: float, *, is_disk_enough: bool = False) -> bool:
@@ -336,41 +344,50 @@ class Delivery:
         return False
 
     def _send_held(self) -> None:
-        """Send a batch; what fails goes to the spool, or stays where it is."""
+        """Send a batch; one that fails goes to the spool, or lets others go first."""
         batch = self._held[0]
-        rejected = self._deliver(batch.dialect, batch.lines)
+        taken = self._deliver(batch.dialect, batch.lines)
         with self._lock:
-            if rejected is not None and not self._is_abandoned:
+            if taken is None:
+                self._held.rotate(-1)
+            elif not self._is_abandoned:
                 self._release(self._held.popleft())
-                self._count(len(batch.lines), rejected)
-        if rejected is None and self._spool is not None:
+                self._count(len(batch.lines), taken)
+        if taken is None and self._spool is not None:
             self._keep_spool(self._spool)
 
     def _send_spooled(self, spool: Spool) -> None:
-        """Send a segment of the spool; what fails stays where it is."""
+        """Send a segment of the spool; one that fails stays there, and lets others go first."""
         with self._disk:
-            found = None if self._is_abandoned else spool.oldest()
+            found = None if self._is_abandoned else spool.first()
         if found is None:
             return
         segment, lines = found
-        rejected = self._deliver_all(segment.dialect, lines)
+        taken = self._deliver(segment.dialect, lines)
         with self._disk, self._lock:
-            if rejected is not None and not self._is_abandoned:
+            if self._is_abandoned:
+                return
+            if taken is None:
+                spool.postpone(segment)
+            else:
                 spool.remove(segment)
-                self._count(len(lines), rejected)
+                self._count(len(lines), taken)
 
-    def _deliver_all(self, dialect: str, lines: Sequence[bytes]) -> int | None:
-        """Send what may be more than a batch; return how many were rejected, None if the server is away."""
-        total = 0
+    def _deliver(self, dialect: str, lines: Sequence[bytes]) -> Taken | None:
+        """Send all of what may be more than a batch; return what became of it, None if the server is away."""
+        total = Taken()
         for start in range(0, len(lines), self._batch_max):
-            rejected = self._deliver(dialect, lines[start : start + self._batch_max])
-            if rejected is None:
+            taken = self._deliver_batch(dialect, lines[start : start + self._batch_max])
+            if taken is None:
                 return None
-            total += rejected
+            total = _both(total, taken)
+        if self._failures:
+            log.info("the server takes records again")
+        self._failures = 0
         return total
 
-    def _deliver(self, dialect: str, lines: Sequence[bytes]) -> int | None:
-        """Send a batch; return how many of it were rejected, None if the server is away."""
+    def _deliver_batch(self, dialect: str, lines: Sequence[bytes]) -> Taken | None:
+        """Send a batch, in parts if it has to be; return what became of it, None if the server is away."""
         outcome = self._sender.send(dialect, lines)
         if isinstance(outcome, Away):
             self._back_off(outcome)
@@ -378,19 +395,16 @@ class Delivery:
         if isinstance(outcome, Refused):
             if outcome.may_be_split and len(lines) > 1:
                 half = len(lines) // 2
-                first = self._deliver(dialect, lines[:half])
-                second = None if first is None else self._deliver(dialect, lines[half:])
-                return None if first is None or second is None else first + second
+                first = self._deliver_batch(dialect, lines[:half])
+                second = None if first is None else self._deliver_batch(dialect, lines[half:])
+                return None if first is None or second is None else _both(first, second)
             self.tell("refused", "%d records are refused and lost: %s", len(lines), outcome.reason)
-            return len(lines)
-        if self._failures:
-            log.info("the server takes records again")
-        self._failures = 0
+            return Taken(rejected=len(lines))
         if outcome.rejected:
             self.tell("rejected", "%d records are rejected, such as: %s", outcome.rejected, outcome.fault)
         elif outcome.fault:
             self.tell("conflict", "a record is in conflict with a stored one: %s", outcome.fault)
-        return outcome.rejected
+        return outcome
 
     def _back_off(self, away: Away) -> None:
         self._failures += 1
@@ -417,9 +431,10 @@ class Delivery:
             self._bytes -= batch.size_bytes
             self._waiting -= len(batch.lines)
 
-    def _count(self, sent: int, rejected: int) -> None:
-        self._rejected += rejected
-        self._delivered += sent - rejected
+    def _count(self, sent: int, taken: Taken) -> None:
+        self._rejected += taken.rejected
+        self._conflicts += taken.conflicts
+        self._delivered += sent - taken.rejected - taken.conflicts
 
     def _rescue(self) -> None:
         """Put on disk what is in memory, whatever the thread is doing; drop what cannot be."""
@@ -440,6 +455,10 @@ class Delivery:
         finally:
             if has_disk:
                 self._disk.release()
+
+
+def _both(first: Taken, second: Taken) -> Taken:
+    return Taken(first.rejected + second.rejected, first.conflicts + second.conflicts)
 
 
 def _batches(records: Iterable[tuple[str, bytes]]) -> list[_Batch]:

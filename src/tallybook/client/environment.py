@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -29,7 +30,7 @@ def track(client: Client, *, asks_for_usage: bool = True) -> Client:
     return tallybook().track(client, asks_for_usage=asks_for_usage)
 
 
-def record(kind: str, **event: Any) -> None:
+def record(kind: str | None = None, /, **event: Any) -> None:
     """See `Tallybook.record`; raises ValueError as `tallybook` does, and nothing else."""
     tallybook().record(kind, **event)
 
@@ -37,3 +38,13 @@ def record(kind: str, **event: Any) -> None:
 def record_response(response: Any, *, request: Mapping[str, Any] | None = None, **told: Any) -> None:
     """See `Tallybook.record_response`; raises ValueError as `tallybook` does, and nothing else."""
     tallybook().record_response(response, request=request, **told)
+
+
+def _renew() -> None:
+    """Let a process that was forked make its own, whatever the threads were doing that it has not got."""
+    global _making  # noqa: PLW0603  a lock cannot be renewed in place
+    _making = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)

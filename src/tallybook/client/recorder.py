@@ -88,6 +88,7 @@ class _Recorder:
         if not api_key.isascii() or not api_key.isprintable():  # no header can have it, and an error might show it
             raise ValueError("the key holds characters that no key has")
         self._who = named(project_id=project_id, user_id=user_id, api_key_id=api_key_id)
+        self.pending: dict[str, tracking.Call] = {}
         self._delivery = Delivery(
             Sender(url, api_key, timeout_s),
             Spool(Path(spool), spool_bytes_max) if spool else None,
@@ -97,7 +98,7 @@ class _Recorder:
             exit_s=exit_s,
         )
 
-    def record(self, kind: str, **event: Any) -> None:
+    def record(self, kind: str | None = None, /, **event: Any) -> None:
         """Record an event: a usage kind, and its fields as the server has them. Never waits, never raises.
 
         One without an ``id`` gets one, one without a ``timestamp`` gets that of now: so it counts once, however often
@@ -163,6 +164,12 @@ class _Recorder:
         """Count a call of a tracked client whose usage nobody told."""
         self._delivery.miss()
 
+    def _close(self) -> None:
+        while self.pending:  # nobody will tell any more
+            self.pending.popitem()
+            self.miss()
+        self._delivery.close()
+
     def _put_answer(self, dialect: str, response: Fields, request: Fields, told: Fields) -> None:
         self._put(dialect, envelope(dialect, response, request, told))
 
@@ -193,7 +200,7 @@ class Tallybook(_Recorder):
 
     def close(self) -> None:
         """Deliver what there is, or put it on disk, as at the end of the process; what comes later is dropped."""
-        self._delivery.close()
+        self._close()
 
     def __enter__(self) -> Tallybook:
         return self
@@ -213,7 +220,7 @@ class AsyncTallybook(_Recorder):
 
     async def close(self) -> None:
         """Deliver what there is, or put it on disk, as at the end of the process; what comes later is dropped."""
-        await asyncio.to_thread(self._delivery.close)
+        await asyncio.to_thread(self._close)
 
     async def __aenter__(self) -> AsyncTallybook:
         return self

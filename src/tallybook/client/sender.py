@@ -25,10 +25,12 @@ class Taken(NamedTuple):
 
     Attributes:
         rejected: how many of them are no good; they are in its quarantine.
-        fault: what is wrong with the first of those, or with the first that is in conflict with a stored one.
+        conflicts: how many have the identity of a stored one that says something else; that one stands.
+        fault: what is wrong with the first of those.
     """
 
-    rejected: int
+    rejected: int = 0
+    conflicts: int = 0
     fault: str | None = None
 
 
@@ -132,7 +134,10 @@ def _outcome(status: int, headers: httpx.Headers, body: bytes, sent: int) -> Out
     error = error if isinstance(error, dict) else {}
     rejected = answer.get("rejected")
     if status in (200, 400) and isinstance(rejected, int) and answer.get("object", _RECEIPT) == _RECEIPT:
-        return Taken(min(max(rejected, 0), sent), _first_fault(answer))
+        rejected = min(max(rejected, 0), sent)
+        conflicts = answer.get("conflicts")  # of events, of which a record may make several
+        conflicts = min(max(conflicts, 0), sent - rejected) if isinstance(conflicts, int) else 0
+        return Taken(rejected, conflicts, _first_fault(answer))
     reason = f"{status} {str(error.get('message') or 'and no answer of Tallybook; check the address')[:500]}"
     if error.get("code") == _FULL:  # good ones are taken all the same
         return Refused(reason, may_be_split=True)

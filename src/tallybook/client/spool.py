@@ -12,6 +12,7 @@ removed once a server has all of it. Whoever finds a directory whose lock nobody
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from collections.abc import Sequence
@@ -59,6 +60,16 @@ class Spool:
         self._segments: dict[Path, Segment] = {}
         self._open: dict[str, tuple[Path, int]] = {}
 
+    def prepare(self) -> None:
+        """Make the spool's directory.
+
+        Raises:
+            OSError: there is none that can be written to.
+        """
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(self._directory, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self._directory))
+
     @property
     def records(self) -> int:
         """How many records are on disk."""
@@ -93,8 +104,8 @@ class Spool:
             self._end(dialect)
         return True
 
-    def oldest(self) -> tuple[Segment, list[bytes]] | None:
-        """Return the segment that has waited longest, and its records; None if there is none."""
+    def first(self) -> tuple[Segment, list[bytes]] | None:
+        """Return the segment that is next, the oldest or the one postponed first, with its records; None if none is."""
         for path, segment in list(self._segments.items()):
             if self._open.get(segment.dialect, (None,))[0] == path:
                 self._end(segment.dialect)
@@ -114,6 +125,10 @@ class Spool:
         self._segments.pop(segment.path, None)
         with suppress(OSError):
             segment.path.unlink()
+
+    def postpone(self, segment: Segment) -> None:
+        """Let all others go before a segment that a server did not take."""
+        self._segments[segment.path] = self._segments.pop(segment.path)
 
     def adopt(self) -> int:
         """Take over what processes that have ended left behind; return how many records."""
@@ -172,7 +187,7 @@ class Spool:
 
     def _directory_of_own(self) -> Path:
         if self._own is None:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.prepare()
             name = f"{os.getpid()}-{uuid.uuid4().hex}"
             hidden = self._directory / f".{name}"  # until its lock is held: else it would look like a dead one's
             hidden.mkdir(mode=0o700)

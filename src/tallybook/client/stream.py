@@ -13,8 +13,9 @@ from typing import Any, Callable
 
 log = logging.getLogger("tallybook.client")
 
-_USAGE = re.compile(rb'"usage"\s*:\s*\{')
-"""Every event of a stream may have a usage; all but one or two have none, and are not looked at."""
+_TELLING = re.compile(rb'"(?:usage"\s*:\s*\{|type"\s*:\s*"response\.created")')
+"""Every event of a stream may have a usage; all but one or two have none, and are not looked at, but for the one that
+names an answer which is made in the background."""
 _HELD_BYTES_MAX = 64 * 1024 * 1024
 """The longest line, or body, that is looked at: more than the largest image has."""
 
@@ -23,7 +24,8 @@ class Watch:
     """Looks at a body.
 
     Args:
-        see: gets the data of each event of a stream that tells a usage; says whether the receiver is to get it, too.
+        see: gets the data of each event of a stream that tells a usage, or begins an answer; says whether the receiver
+            is to get it, too.
         end: is called once, at the end or when nobody reads on, with the body unless it is a stream of events.
         is_stream: it is a stream of events.
         may_hide: events may be left out.
@@ -125,7 +127,7 @@ class Watch:
         self._held_bytes = len(looked_at) - end
         if self._may_hide:
             return self._without_hidden(lines)
-        if b'"usage"' in lines:
+        if _TELLING.search(lines):
             for line in lines.splitlines():
                 self._is_shown(line)
         return chunk
@@ -145,7 +147,7 @@ class Watch:
         return b"".join(shown)
 
     def _is_shown(self, line: bytes) -> bool:
-        if not line.startswith(b"data:") or not _USAGE.search(line):
+        if not line.startswith(b"data:") or not _TELLING.search(line):
             return True
         try:
             return self._see(line[5:])

@@ -10,9 +10,10 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import uuid
 from typing import Any, Callable, NamedTuple, Protocol, TypeVar
 
-from tallybook.client.answer import ANTHROPIC, OPENAI, Fields, fields
+from tallybook.client.answer import ANTHROPIC, OPENAI, Fields, essentials, fields
 from tallybook.client.stream import Watch
 
 log = logging.getLogger("tallybook.client")
@@ -45,10 +46,18 @@ _UNFINISHED = ("queued", "in_progress")
 _PENDING_MAX = 10_000
 """The most answers in the background that are waited for; of more, the oldest are not counted."""
 _REFUSING = (400, 404, 405, 415, 422)
+_UNIQUE_MIN = 20
+"""An id that tells an answer from all others is no shorter. Some servers of models choose among a thousand."""
 
 
 class Recorder(Protocol):
-    """What calls are told to."""
+    """What calls are told to.
+
+    Attributes:
+        pending: calls whose answers are made in the background, by their answers' ids, until somebody retrieves those.
+    """
+
+    pending: dict[str, Call]
 
     def who(self, request: Fields) -> dict[str, str]:
         """Return who makes a call, here and now."""
@@ -148,7 +157,6 @@ class _Tracker:
     def __init__(self, recorder: Recorder, dialect: str, *, asks_for_usage: bool) -> None:
         self.recorder = recorder
         self.dialect = dialect
-        self.pending: dict[str, _Call] = {}
         self._asks_for_usage = asks_for_usage
         self._refusing: set[str] = set()
 
@@ -194,16 +202,16 @@ class _Tracker:
             log.warning("a call is not recorded", exc_info=True)
         return _nothing
 
-    def _call(self, client: Any, options: Any) -> _Call | None:
+    def _call(self, client: Any, options: Any) -> Call | None:
         endpoint = self._endpoint(options)
-        if endpoint is None and not (self.pending and "/responses/" in _path(options)):
+        if endpoint is None and not (self.recorder.pending and "/responses/" in _path(options)):
             return None
         request = {**fields(options.json_data), **fields(options.extra_json)}
         who = self.recorder.who(request)
         project = getattr(client, "project", None)
         if isinstance(project, str):
             who.setdefault("project_id", project)
-        return _Call(self, endpoint, request, who)
+        return Call(self, endpoint, request, who)
 
     def _endpoint(self, options: Any) -> Endpoint | None:
         if str(options.method).lower() != "post":
@@ -222,7 +230,7 @@ def _nothing(_: Any) -> None:
     """Do nothing with the result of a call that is not recorded."""
 
 
-class _Call:
+class Call:
     """One call, from its answer's first byte to its last.
 
     Args:
@@ -237,6 +245,7 @@ class _Call:
         self._endpoint = endpoint
         self._request = request
         self._who = who
+        self._begun: dict[str, Any] = {}
         self._last: dict[str, Any] = {}
         self._has_images = False
 
@@ -257,16 +266,18 @@ class _Call:
         return self._endpoint.kind if self._endpoint else None
 
     def _see(self, data: bytes) -> bool:
-        """Look at an event that tells a usage; return whether the caller is to see it."""
+        """Look at an event that tells a usage, or begins; return whether the caller is to see it."""
         event = fields(json.loads(data))
         if self._kind == "images":
             if str(event.get("type", "")).endswith(".completed"):
                 self._has_images = True
                 self._record({name: value for name, value in event.items() if name != "type"})
         elif self._tracker.dialect == ANTHROPIC:
-            self._last = {**self._last, **fields(event.get("message"))}
+            self._begun = {**self._begun, **fields(event.get("message"))}
             known = {name: value for name, value in fields(event.get("usage")).items() if value is not None}
-            self._last["usage"] = {**fields(self._last.get("usage")), **known}
+            self._begun["usage"] = {**fields(self._begun.get("usage")), **known}
+            if event.get("type") == "message_delta":  # message_start tells what is known before anything is answered
+                self._last = self._begun
         else:
             self._last = dict(fields(event["response"]) if "response" in event else event)
         return not (isinstance(self._request.get("stream_options"), _AskedForUsage) and event.get("choices") == [])
@@ -298,24 +309,28 @@ class _Call:
                 self._tell(answer)
             return
         name = answer.get("id")
-        if answer.get("status") in _UNFINISHED:
-            if self._endpoint is not None and isinstance(name, str):
-                self._remember(name)
-        elif self._endpoint is None:
-            begun = self._tracker.pending.pop(name, None) if isinstance(name, str) else None
-            if begun is not None:
+        is_unfinished = answer.get("status") in _UNFINISHED
+        if self._endpoint is None:
+            if not is_unfinished and isinstance(name, str) and (begun := self._pending.pop(name, None)):
                 begun._record(answer)
-        elif self._is_told(answer):
+        elif is_unfinished and self._request.get("background") and isinstance(name, str):
+            self._remember(name)
+        elif not is_unfinished and self._is_told(answer):
             self._tell(answer)
         else:
             self._miss()
 
+    @property
+    def _pending(self) -> dict[str, Call]:
+        return self._tracker.recorder.pending
+
     def _remember(self, name: str) -> None:
-        pending = self._tracker.pending
-        pending[name] = self
-        while len(pending) > _PENDING_MAX:
-            pending.pop(next(iter(pending)), None)
-            self._miss()
+        """Keep of a call what will be told of it: not what was asked, which may be long."""
+        pending = self._pending
+        pending[name] = Call(self._tracker, self._endpoint, essentials(self._request), self._who)
+        for oldest in list(pending)[:-_PENDING_MAX]:  # a list, since other threads may change it meanwhile
+            if pending.pop(oldest, None):
+                self._miss()
 
     def _is_told(self, answer: Fields) -> bool:
         if self._kind == "images":
@@ -332,6 +347,9 @@ class _Call:
     def _tell(self, answer: Fields, **told: Any) -> None:
         if self._endpoint is not None and self._tracker.dialect == OPENAI:
             told = {"kind": self._endpoint.kind, "source": self._endpoint.source, **told}
+        name = answer.get("id")
+        if isinstance(name, str) and 0 < len(name) < _UNIQUE_MIN:
+            told["id"] = f"{name}-{uuid.uuid4().hex}"
         self._tracker.recorder.record_answer(self._tracker.dialect, answer, self._request, {**self._who, **told})
 
 

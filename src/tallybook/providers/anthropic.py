@@ -28,8 +28,10 @@ _TIERS: Final = {"standard": "default", "batch": "default"}
 
 def _usage(result: Fields) -> list[Event]:
     periods = result.fields("cache_creation")
-    short = periods.count("ephemeral_5m_input_tokens") or result.count("cache_creation_input_tokens") or 0
+    short = periods.count("ephemeral_5m_input_tokens") or 0
     long = periods.count("ephemeral_1h_input_tokens") or 0
+    if "cache_creation" not in result:  # nobody says for how long
+        short = result.count("cache_creation_input_tokens") or 0
     cached = result.count("cache_read_input_tokens") or 0
     tokens = {
         "input_tokens": (result.count("uncached_input_tokens") or 0) + cached + short + long,

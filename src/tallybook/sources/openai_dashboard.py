@@ -37,9 +37,13 @@ def events(row: Any, options: Options = NO_OPTIONS) -> list[Event]:
         raise FaultyRecord(
             _COSTS, row[_COSTS], "this is an export of costs, which says nothing of usage; see 'tallybook sync'"
         )
-    kind = KINDS.get(row.get("kind") or "completions")
+    kind = KINDS.get(row.get("kind") or "")
     if kind is None:
-        raise FaultyRecord("kind", row["kind"], f"is no usage kind; those are {', '.join(KINDS)}")
+        raise FaultyRecord(
+            "kind",
+            row.get("kind"),
+            f"the file is not called <kind>_usage_...: say which kind it is of, with --kind; one of {', '.join(KINDS)}",
+        )
     given = {name: row.get(name) for name in (*kind.dimensions, *kind.measures) if row.get(name) not in (None, "")}
     if not any(name in given for name in kind.measures):
         return []
