@@ -12,7 +12,8 @@ WIDE: Final = Context(prec=200)
 """More digits than any amount has: nothing is rounded by accident."""
 DIGITS_MAX: Final = 60
 """Decimals that amounts of others may have; 35 have been seen."""
-_WHOLE_DIGITS_MAX: Final = 18
+WHOLE_DIGITS_MAX: Final = 18
+"""Digits before the point, likewise."""
 _MILLIONTH: Final = Decimal("0.000001")
 
 
@@ -59,7 +60,7 @@ def is_plain(value: Decimal) -> bool:
     """Whether a decimal of somebody else's is a number that can be kept exactly, and added to others of its like."""
     if not value.is_finite() or not value:
         return value.is_finite()
-    if len(value.as_tuple().digits) > WIDE.prec or not -DIGITS_MAX <= value.adjusted() < _WHOLE_DIGITS_MAX:
+    if len(value.as_tuple().digits) > WIDE.prec or not -DIGITS_MAX <= value.adjusted() < WHOLE_DIGITS_MAX:
         return False
     return int(value.normalize(WIDE).as_tuple().exponent) >= -DIGITS_MAX
 

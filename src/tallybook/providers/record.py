@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-from tallybook.money import CURRENCY, DIGITS_MAX, is_plain
+from tallybook.money import CURRENCY, DIGITS_MAX, WHOLE_DIGITS_MAX, is_plain
 from tallybook.parts import LINE_ITEM_MAX
 from tallybook.sources.record import Fields
 from tallybook.timegrid import WIDTHS
@@ -95,7 +95,9 @@ def decimal(result: Fields, name: str) -> Decimal | None:
     except ArithmeticError:
         raise result.wrong(name, "must be a number") from None
     if not is_plain(found):
-        raise result.wrong(name, f"must be a number of at most {DIGITS_MAX} digits before and after the point")
+        raise result.wrong(
+            name, f"must be a number of at most {WHOLE_DIGITS_MAX} digits before the point and {DIGITS_MAX} after it"
+        )
     return found or Decimal(0)
 
 
