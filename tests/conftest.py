@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import signal
 from collections.abc import Iterator
 
 import httpx
@@ -10,6 +11,9 @@ import pytest
 from tests.support import Server
 
 _number = itertools.count()
+
+# Whoever is started in the background by a script ignores it, and so would all processes that are started here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

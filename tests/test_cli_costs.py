@@ -283,7 +283,7 @@ def test_what_it_would_have_cost_by_another_file_changes_nothing(priced: tuple[S
 
 
 def test_charging_anew_that_is_stopped_says_which_days_are_done(priced: tuple[Server, Path]) -> None:
-    days = 150
+    days = 40
     server, file = priced
     with server.http() as api:
         send(api, *(house(day) for day in range(days)))
