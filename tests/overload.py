@@ -25,8 +25,9 @@ _PROCESSES = 2
 _MOST_BYTES = 3 * 1024**3
 """What a server may need with its default limits: the engine's GiB, and a queue and incoming bodies of 256 MiB each."""
 _AT_ONCE_S = 5
-_ANSWER_S_MAX = 30
-"""What a server lets wait, and as much again that it has not read yet, and all on a machine that senders share."""
+_ANSWER_S_MAX = 60
+"""Ten seconds to be read, ten to be written, and what it takes to send and to listen where the senders have the same
+processors."""
 
 
 class Answers(NamedTuple):

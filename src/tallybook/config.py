@@ -48,8 +48,8 @@ class Settings:
     """The most bytes of unpacked bodies that wait to be written, and of bodies that are being received; beyond either,
     requests get 429 with Retry-After."""
     queue_s_max: Annotated[int, _between(1, 3_600)] = 10
-    """The most seconds that what waits to be written may take, as far as can be told; beyond it requests get 429 with
-    Retry-After. Clients that give up earlier send again what is being written."""
+    """The most seconds a body waits to be read, and what waits to be written may take, as far as can be told; beyond
+    either, requests get 429 with Retry-After. Clients that give up earlier send again what is being written."""
     rows_max: Annotated[int, _between(1, 10_000_000)] = 200_000
     """The most results in a page; beyond it a question gets 400 that says how to narrow it."""
     quarantine_max: Annotated[int, _between(0, 10_000_000)] = 100_000

@@ -4,6 +4,7 @@ Below it, one address for each dialect that records of other software are in.
 """
 
 import hashlib
+import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from anyio import to_thread
@@ -94,9 +95,16 @@ async def take(
     with Share(app.incoming) as share:
         sent = await read_body(request, app.settings.body_bytes_max, share)
         received_ms = now_ms()
+        came_s = time.monotonic()
         encoding = request.headers.get("content-encoding", "")
 
         def unpacked() -> tuple[Decoded, int]:
+            if time.monotonic() - came_s > app.settings.queue_s_max:
+                raise Busy(
+                    "Too much waits to be read; nothing of this request was kept, send it again later",
+                    code="queue_full",
+                    retry_after_s=1,
+                )
             body = unpack(sent, encoding, app.settings.body_bytes_max)
             return read(app, body, received_ms), len(body)
 
