@@ -147,7 +147,10 @@ def main(seconds: float = 300) -> None:
     """Overload a server with its default limits; print what became of it, fail if that is not as promised."""
     with tempfile.TemporaryDirectory() as directory:
         server = Server.start(Path(directory) / "data", args=["--log-level", "warning"])
-        found = overload(server, seconds, senders=400, events=20_000)
+        try:
+            found = overload(server, seconds, senders=400, events=20_000)
+        finally:
+            assert server.stop() == 0
         print(found, flush=True)
         assert set(found.answers.statuses) == {200, 429}
         assert found.answers.retry_after == {"1"}
@@ -155,7 +158,6 @@ def main(seconds: float = 300) -> None:
         assert found.most_bytes < _MOST_BYTES
         assert found.answers.longest_s < _ANSWER_S_MAX
         assert max(found.page_s, found.post_s) < _AT_ONCE_S
-        assert server.stop() == 0
 
 
 if __name__ == "__main__":
