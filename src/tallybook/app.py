@@ -1,6 +1,7 @@
 """The app: the parts put together, and what goes on in it beside requests."""
 
 import asyncio
+import ctypes
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final
@@ -44,6 +45,7 @@ _EXPORTS_MAX: Final = 2
 _RECONCILE_EVERY_S: Final = 600
 """What is recorded late moves the difference; what is read of a provider is compared at once."""
 _LOOK_AT_PRICES_S: Final = 5
+_GIVE_BACK_EVERY_S: Final = 20
 _LOOK_AT_BACKUP_S: Final = 1
 _ROUTES: Final = (
     *usage.routes,
@@ -137,6 +139,7 @@ async def _lifespan(api: Api) -> AsyncIterator[None]:
             _reconcile_now_and_then,
             _watch_prices,
             _let_go,
+            _give_back_memory,
         )
     ]
     yield
@@ -175,6 +178,17 @@ async def _let_go(context: Context) -> None:
             await to_thread.run_sync(context.store.release)
         except Exception:
             _log.exception("the store's file is still held for a backup that has ended")
+
+
+async def _give_back_memory(_: Context) -> None:
+    """Give free memory back to the system: glibc keeps a heap for each thread, and one has no use for another's."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError):  # another C library
+        return
+    while True:
+        await asyncio.sleep(_GIVE_BACK_EVERY_S)
+        await to_thread.run_sync(trim, 0)
 
 
 async def _reconcile_now_and_then(context: Context) -> None:

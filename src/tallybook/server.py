@@ -1,6 +1,5 @@
 """The server process: the app on a socket, in the foreground or beside a command, stopped without loss."""
 
-import ctypes
 import gc
 import os
 import resource
@@ -9,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Final, cast
@@ -31,10 +30,6 @@ _OTHER_FILES_MAX: Final = 64
 """Open files that are no connections: the store's, the keys', and what a question too large for memory spills into."""
 _KEY_LENGTH_MIN: Final = 32
 _START_S_MAX: Final = 60
-_M_ARENA_MAX: Final = -8
-_ARENAS: Final = 2
-"""As many heaps as glibc shall have. By default each thread gets one, up to eight a processor, and what is free in one
-is of no use to the others: a server of 290 MiB grew to 430 MiB and went on."""
 
 _log = structlog.get_logger()
 
@@ -49,8 +44,6 @@ def serve(settings: Settings, announce: Callable[[str, str | None], None]) -> No
     Raises:
         OperatorError: the directory is in use or unusable, or the address cannot be bound.
     """
-    with suppress(AttributeError, OSError):  # another C library does not have it
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _ARENAS)
     # What is loaded by now stays: the garbage collector need not look through it. What requests allocate is mostly
     # rows, thousands at a time and rarely cyclic: looking less often than by default saves a sixth of the work.
     gc.freeze()
