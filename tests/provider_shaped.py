@@ -5,6 +5,7 @@ They tell what a test puts into them, by report, width and bucket, and note what
 
 import base64
 import json
+from abc import ABC, abstractmethod
 from collections import defaultdict, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +47,7 @@ class Asked(NamedTuple):
         return value
 
 
-class Provider:
+class Provider(ABC):
     """What both shapes have in common.
 
     Attributes:
@@ -118,14 +119,14 @@ class Provider:
         body = {"object": "page", "data": data, "has_more": not is_over, "next_page": cursor}
         return Answer(200, {}, json.dumps(body).encode())
 
-    def window(self, asked: Asked) -> tuple[int, int]:
-        raise NotImplementedError
+    @abstractmethod
+    def window(self, asked: Asked) -> tuple[int, int]: ...
 
-    def bucket(self, start_s: int, width_s: int, results: list[Result]) -> Result:
-        raise NotImplementedError
+    @abstractmethod
+    def bucket(self, start_s: int, width_s: int, results: list[Result]) -> Result: ...
 
-    def unauthorized(self, headers: Any) -> Answer | None:
-        raise NotImplementedError
+    @abstractmethod
+    def unauthorized(self, headers: Any) -> Answer | None: ...
 
 
 class OpenAI(Provider):
