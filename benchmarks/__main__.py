@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import cyclopts
 from rich.console import Console
 
-from benchmarks import costs, filling, gateway, ingest, mixed, pages, postgres, posts, sources, start, usage
+from benchmarks import costs, files, filling, gateway, ingest, mixed, pages, postgres, posts, sources, start, usage
 from benchmarks.effort import FULL, QUICK, Effort
 from benchmarks.report import markdown, show
 from benchmarks.results import Result, Run, facts, load, merge, save
@@ -25,6 +25,7 @@ NEW_STORES: Final[Mapping[str, Callable[[Path, Effort], Iterator[Result]]]] = {
     "bulk": ingest.measure,
     "rated": ingest.measure_rated,
     "sources": sources.measure,
+    "files": files.measure,
     "compared": gateway.measure,
 }
 """Sections with stores of their own."""

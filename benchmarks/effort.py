@@ -13,6 +13,7 @@ class Effort:
         body_sizes: events in a bulk body.
         bulk_events: events sent at once to a new store.
         source_records: records sent to a new store in each dialect.
+        file_records: calls in files, imported into a new store in each form.
         turns: how often what has no natural repetition is done.
         load_s: how long a load lasts.
         posts_per_s: single posts at a pace.
@@ -30,6 +31,7 @@ class Effort:
     body_sizes: tuple[int, ...]
     bulk_events: int
     source_records: int
+    file_records: int
     turns: int
     load_s: float
     posts_per_s: int
@@ -48,6 +50,7 @@ FULL: Final = Effort(
     body_sizes=(5_000, 10_000, 20_000),
     bulk_events=1_000_000,
     source_records=102_400,
+    file_records=500_000,
     turns=3,
     load_s=20,
     posts_per_s=2_000,  # half of what one server shall take
@@ -65,6 +68,7 @@ QUICK: Final = Effort(
     body_sizes=(5_000,),
     bulk_events=10_000,
     source_records=2_048,
+    file_records=10_000,
     turns=1,
     load_s=2,
     posts_per_s=100,

@@ -20,6 +20,8 @@ and server share the machine's cores. Times are as a client sees them, over HTTP
   nothing else.
 - Sources: the same calls of models as plain events, as spans and as records of LiteLLM, 12 KiB each, 512 a body as
   these senders have it; 4 connections. What is acknowledged must be in the next page.
+- Files: `tallybook import` of a file of events or a folder of a batch's outputs, 500 lines of 2 KB each, timed from
+  the command's start to its end; the reference are the same events in bodies of as many as the command sends at once.
 - Pages: asked one after the other on one connection, the numbers are medians. The reference is the same question in
   SQL over the raw events, in the process that asks. A page must say exactly what that SQL says, or the run fails.
 - Single posts at a pace, and mixed: requests are due at fixed instants, whether or not earlier ones are answered, and

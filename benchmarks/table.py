@@ -10,6 +10,7 @@ SECTIONS: Final = {
     "bulk": "bulk bodies into a new store, beside DuckDB's own insert",
     "rated": "bulk bodies with and without prices",
     "sources": "the same calls as spans and as a gateway's records, beside plain events",
+    "files": "the same calls imported from files, beside plain events",
     "compared": "the same events into PostgreSQL as gateways do it, and its pages",
     "fill": "the store of each size is filled; done anyway if there is none yet, then not reported",
     "disk": "bytes an event",
@@ -97,6 +98,7 @@ BENCHMARKS: Final = (
             ("LiteLLM", "records", NONE),
         )
     ),
+    *(Benchmark(f"files, {form}", "files", "calls/s", TURNS, PLAIN) for form in ("NDJSON", "Parquet", "batch outputs")),
     *(
         Benchmark(f"bulk, beside PostgreSQL: {way}", "compared", "events/s", TURNS, "PostgreSQL", goal)
         for way, goal in (

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from rich.progress import Progress
 
-from tallybook.cli.importing import next_batch
+from tallybook.cli.importing import Line, batches
 from tallybook.cli.rows import find, rows
 from tests.test_cli import run
 
@@ -136,10 +136,10 @@ def test_of_an_array_only_its_bytes_are_kept(tmp_path: Path) -> None:
 
 
 def test_batches_are_no_larger_than_a_body_may_be() -> None:
-    lines = ((number, b"x" * 60_000) for number in range(600))
-    batches = list(iter(lambda: next_batch(lines), []))
-    assert sum(map(len, batches)) == 600
-    assert all(sum(len(line) for _, line in batch) < 16 * 1024 * 1024 for batch in batches)
+    lines = (Line("f", number, b"x" * 60_000) for number in range(600))
+    found = list(batches(lines))
+    assert sum(map(len, found)) == 600
+    assert all(sum(len(line.event) for line in batch) < 16 * 1024 * 1024 for batch in found)
 
 
 def test_anthropics_batches_are_known_by_their_result(
@@ -254,6 +254,24 @@ def test_folders_patterns_and_pipes_are_read(tmp_path: Path, served: tuple[str, 
     (tmp_path / "empty").mkdir()
     assert "there is no file to import" in run("import", tmp_path / "empty", *served, code=1)
     assert [result["images"] for result in results(api, "images")] == [4]
+
+
+def test_what_is_wrong_is_told_by_file_and_what_came_before_is_stored(
+    tmp_path: Path, served: tuple[str, ...], api: httpx.Client
+) -> None:
+    for name, images in (("a", -1), ("b", 2), ("c", -3)):
+        event = {"kind": "images", "timestamp": T}
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(json.dumps(event | {"images": n}) for n in (1, images)))
+    told = run("import", tmp_path, *served, code=1)
+    assert "a.jsonl row 2: " in told
+    assert "c.jsonl row 2: " in told
+    assert "b.jsonl" not in told
+    (tmp_path / "d.jsonl").write_text(json.dumps({"kind": "images", "timestamp": T, "images": 7}))
+    (tmp_path / "e.csv").write_bytes(b"kind,timestamp,images\nimages,\xff,1\n")
+    told = run("import", tmp_path, *served, code=1)
+    assert "cannot read" in told
+    (result,) = results(api, "images")
+    assert result["images"] == 1 + 1 + 2 + 1 + 7
 
 
 def test_a_dry_run_shows_what_would_be_stored_and_stores_nothing(tmp_path: Path) -> None:

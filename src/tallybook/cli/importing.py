@@ -3,11 +3,13 @@
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final
+from threading import Thread
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 from cyclopts import Parameter
@@ -41,8 +43,20 @@ _ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 
 Kind = Annotated[str, Parameter(choices=tuple(KINDS))]
 Format = Annotated[str, Parameter(choices=tuple(FORMATS))]
-Line = tuple[int, bytes]
-"""Number of a row, from 1, and an event of it as it is sent."""
+
+
+class Line(NamedTuple):
+    """An event as it is sent, and where it is from.
+
+    Attributes:
+        file: name of the file.
+        row: from 1.
+        event: as JSON.
+    """
+
+    file: str
+    row: int
+    event: bytes
 
 
 def import_(
@@ -95,15 +109,21 @@ def import_(
     try:
         with client as server, _progress() as progress:
             task = progress.add_task("", total=sum(file.size_bytes for file in found) or None, events=0)
-            for file in found:
-                progress.update(task, description=file.name)
-                lines = reader.lines(file, rows(file, columns.values(), progress, task), result)
-                while batch := next_batch(lines):
-                    if server:
-                        _send(server, file, batch, result)
-                    else:
-                        _try(file, batch, result)
+
+            def lines() -> Iterator[Line]:
+                for file in found:
+                    progress.update(task, description=file.name, events=result.sent)
+                    yield from reader.lines(file, rows(file, columns.values(), progress, task), result)
+
+            taker = _Sender(server, result) if server else _Trial(result)
+            try:
+                for batch in batches(lines()):
+                    taker.take(batch)
                     progress.update(task, events=result.sent)
+            finally:
+                if not isinstance(sys.exception(), KeyboardInterrupt):  # who breaks it off does not wait
+                    taker.settle()
+            progress.update(task, events=result.sent)
     except KeyboardInterrupt:
         Console(stderr=True).print("Broken off. Import it again: what is stored is recognised.", highlight=False)
         raise
@@ -144,15 +164,15 @@ class _Result:
     is_quarantined: bool = False
     _since: float = field(default_factory=time.monotonic)
 
-    def refuse(self, file: File, row: int, message: str) -> None:
+    def refuse(self, file: str, row: int, message: str) -> None:
         """Note a row of which nothing is imported."""
         self.totals["rejected"] += 1
         self.tell(file, row, message)
 
-    def tell(self, file: File, row: int, message: str) -> None:
+    def tell(self, file: str, row: int, message: str) -> None:
         """Note what is wrong with a row, if not too many are already."""
         if len(self.faults) < _FAULTS_SHOWN:
-            self.faults.append(f"{file.name} row {row}: {message}")
+            self.faults.append(f"{file} row {row}: {message}")
 
     def report(self, *, is_tried: bool) -> None:
         """Tell the operator."""
@@ -204,15 +224,17 @@ class _Reader:
         for number, row in enumerate(found, start=1):
             if isinstance(row, bytes):
                 if len(row) > _LINE_BYTES_MAX:
-                    result.refuse(file, number, f"it is no JSON object, and has more than {_LINE_BYTES_MAX:,} bytes")
+                    result.refuse(
+                        file.name, number, f"it is no JSON object, and has more than {_LINE_BYTES_MAX:,} bytes"
+                    )
                 else:
-                    yield number, row
+                    yield Line(file.name, number, row)
                 continue
             form = form or ("events" if self.columns else detect(row))
             try:
                 events = self._events(form, file, row)
             except FaultyRecord as error:
-                result.refuse(file, number, f"{error}; not imported")
+                result.refuse(file.name, number, f"{error}; not imported")
                 continue
             if number == 1 and any("kind" not in each for each in events):
                 raise CommandFailed(
@@ -237,7 +259,7 @@ class _Reader:
 
     def _recognisable(self, file: File, number: int, events: list[Event], result: _Result) -> Iterator[Line]:
         if any("timestamp" not in each for each in events):
-            result.refuse(file, number, _NO_TIMESTAMP)
+            result.refuse(file.name, number, _NO_TIMESTAMP)
             return
         for each in events:
             if "id" not in each:
@@ -246,43 +268,98 @@ class _Reader:
                 each["id"] = f"{file.name}:{number}"
             line = _ENCODER.encode(each)
             if len(line) > _LINE_BYTES_MAX:
-                result.refuse(file, number, f"it makes an event of more than {_LINE_BYTES_MAX:,} bytes; not imported")
+                reason = f"it makes an event of more than {_LINE_BYTES_MAX:,} bytes; not imported"
+                result.refuse(file.name, number, reason)
             else:
-                yield number, line
+                yield Line(file.name, number, line)
 
 
-def next_batch(lines: Iterator[Line]) -> list[Line]:
-    """Return as many of the next events as a request may have; none at the end."""
+def batches(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    """Yield events together, as many as a request may have; also those before a file that cannot be read."""
     batch: list[Line] = []
     size = 0
-    while size < _BYTES_AT_ONCE and len(batch) < _EVENTS_AT_ONCE and (line := next(lines, None)):
-        batch.append(line)
-        size += len(line[1])
-    return batch
+    try:
+        for line in lines:
+            batch.append(line)
+            size += len(line.event)
+            if size >= _BYTES_AT_ONCE or len(batch) == _EVENTS_AT_ONCE:
+                yield batch
+                batch, size = [], 0
+    except CommandFailed:
+        if batch:
+            yield batch
+        raise
+    if batch:
+        yield batch
 
 
-def _send(server: Client, file: File, batch: list[Line], result: _Result) -> None:
-    receipt = server.post_events("usage/events", b"\n".join(line for _, line in batch))
-    for outcome in _OUTCOMES:
-        result.totals[outcome] += receipt[outcome]
-    result.sent += len(batch)
-    result.is_quarantined |= receipt["rejected"] > 0
-    for fault in receipt["faults"]:
-        result.tell(file, batch[fault["index"]][0], fault["message"])
+class _Sender:
+    """Sends events while the next are read: one request at a time, since of two that conflict the first counts.
+
+    Args:
+        server: to which.
+        result: where what came of it is noted.
+    """
+
+    def __init__(self, server: Client, result: _Result) -> None:
+        self._server = server
+        self._result = result
+        self._under_way: tuple[list[Line], Future[dict[str, Any]]] | None = None
+
+    def take(self, batch: list[Line]) -> None:
+        """Send events, once those before are stored."""
+        self.settle()
+        receipt: Future[dict[str, Any]] = Future()
+
+        def send() -> None:
+            try:
+                receipt.set_result(self._server.post_events("usage/events", b"\n".join(line.event for line in batch)))
+            except Exception as error:
+                receipt.set_exception(error)
+
+        Thread(target=send, daemon=True).start()
+        self._under_way = batch, receipt
+
+    def settle(self) -> None:
+        """Wait for what is under way, and note what came of it."""
+        if self._under_way is None:
+            return
+        (batch, answer), self._under_way = self._under_way, None
+        receipt = answer.result()
+        for outcome in _OUTCOMES:
+            self._result.totals[outcome] += receipt[outcome]
+        self._result.sent += len(batch)
+        self._result.is_quarantined |= receipt["rejected"] > 0
+        for fault in receipt["faults"]:
+            line = batch[fault["index"]]
+            self._result.tell(line.file, line.row, fault["message"])
 
 
-def _try(file: File, batch: list[Line], result: _Result) -> None:
-    """Check events as the server would, but for what it has stored."""
-    now = now_ms()
-    for number, line in batch:
-        found = decode_one(line, now)
-        if isinstance(found, Record):
-            result.kinds[found.kind.name] += 1
-        else:
-            result.refuse(file, number, found[0].message)
-        if len(result.samples) < _SAMPLES:
-            result.samples.append(line)
-    result.sent += len(batch)
+class _Trial:
+    """Checks events as the server would, but for what it has stored.
+
+    Args:
+        result: where what would come of it is noted.
+    """
+
+    def __init__(self, result: _Result) -> None:
+        self._result = result
+
+    def take(self, batch: list[Line]) -> None:
+        """Check events."""
+        now = now_ms()
+        for line in batch:
+            found = decode_one(line.event, now)
+            if isinstance(found, Record):
+                self._result.kinds[found.kind.name] += 1
+            else:
+                self._result.refuse(line.file, line.row, found[0].message)
+            if len(self._result.samples) < _SAMPLES:
+                self._result.samples.append(line.event)
+        self._result.sent += len(batch)
+
+    def settle(self) -> None:
+        """Nothing is under way."""
 
 
 class _Rate(ProgressColumn):

@@ -29,6 +29,7 @@ _SUFFIXES: Final = (".ndjson", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 """What is read of a folder; a file that is named is read whatever it is called."""
 _PATTERN: Final = frozenset("*?[")
 _BATCH_ROWS: Final = 5_000
+_READ_BYTES: Final = 1024 * 1024
 _ROW_BYTES_MAX: Final = 64 * 1024 * 1024
 """The longest line or cell, as of an answer with images in it. Of a longer line only this much is looked at."""
 
@@ -146,7 +147,10 @@ def _open(file: File, progress: Progress, task: TaskID) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     with file.path.open("rb") as plain:
-        stream: Any = progress.wrap_file(plain, task_id=task) if file.size_bytes else plain
+        # Buffered, since each read moves the progress, and a line is too little for that.
+        stream: Any = plain
+        if file.size_bytes:
+            stream = io.BufferedReader(progress.wrap_file(plain, task_id=task), _READ_BYTES)
         if file.path.suffix == ".gz":
             stream = gzip.GzipFile(fileobj=stream)
         elif file.path.suffix == ".zst":
