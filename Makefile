@@ -4,12 +4,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 LITELLM := .venv-litellm
+NPM := $(BIN)/python dashboard/build.py
+PACKAGES := dashboard/node_modules/.package-lock.json
+PAGE := src/tallybook/dashboard/index.html.gz
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint audit browser soak postgres bench lock
+.PHONY: help setup dashboard demo test lint audit browser soak postgres bench lock
 
 help: ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
 
 setup: $(READY) ## make the virtual environment, exactly as locked
 
@@ -20,7 +23,17 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
 	touch $@
 
-demo: $(READY) ## 30 days of made-up traffic, the server, a key, a first query
+dashboard: $(PAGE) ## build the page at /
+
+$(PACKAGES): dashboard/package-lock.json $(READY)
+	$(NPM) ci --silent --ignore-scripts --no-audit --no-fund
+	touch $@
+
+$(PAGE): $(PACKAGES) dashboard/index.html dashboard/build.mjs $(wildcard dashboard/src/*)
+	$(NPM) run --silent build
+	touch $@
+
+demo: $(READY) $(PAGE) ## 30 days of made-up traffic, the server, a key, a first query
 	$(BIN)/tallybook demo
 
 # A sender the tests use as it is. It wants an older client of OpenAI than ours is tested with.
@@ -29,14 +42,15 @@ $(LITELLM)/.ready: tests/litellm/requirements.lock $(READY)
 	$(BIN)/uv pip sync --quiet --require-hashes --python $(LITELLM)/bin/python $<
 	touch $@
 
-test: $(READY) $(LITELLM)/.ready browser lint ## everything: format, lint, types, import rules, and all tests
+test: $(READY) $(LITELLM)/.ready $(PAGE) browser lint ## everything: format, lint, types, import rules, and all tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-lint: $(READY) ## format, lint, types and import rules
+lint: $(READY) $(PACKAGES) ## format, lint, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(NPM) run --silent check
 
 # Not part of the tests: what somebody finds in a library tomorrow is no fault of what is tested today.
 audit: $(READY) ## look up what is locked in PyPI's list of known vulnerabilities

@@ -35,6 +35,7 @@ class Server:
         cls,
         data: Path,
         *,
+        port: int = 0,
         env: Mapping[str, str] | None = None,
         args: Sequence[str] = (),
         before: Callable[[], None] | None = None,
@@ -43,7 +44,7 @@ class Server:
         data.mkdir(parents=True, exist_ok=True)
         log = (data / "server.log").open("ab")
         process = subprocess.Popen(
-            [*COMMAND, "serve", "--data", str(data), "--port", "0", "--log-format", "json", *args],
+            [*COMMAND, "serve", "--data", str(data), "--port", str(port), "--log-format", "json", *args],
             env={**os.environ, **(env or {})},
             stdout=log,
             stderr=log,

@@ -18,7 +18,7 @@ from tallybook.errors import MethodNotAllowed, NotFound, RequestError, Unavailab
 from tallybook.event import nearest
 from tallybook.kinds import KINDS
 from tallybook.routes.context import REFUSE, Context, Refuse, answer
-from tallybook.wire.headers import NOTHING_LOADED, SECURITY_HEADERS
+from tallybook.wire.headers import SECURITY_HEADERS
 
 _REQUEST_ID: Final = re.compile(rb"(?!sk-)[A-Za-z0-9_.:-]{1,128}")
 """What a client may call its request; it is logged, so that a key is not taken for one."""
@@ -64,10 +64,12 @@ class Api:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = message["headers"]
-                if not any(name == b"content-security-policy" for name, _ in headers):
-                    headers = [*headers, NOTHING_LOADED]
-                message["headers"] = [*headers, (b"x-request-id", request_id.encode()), *SECURITY_HEADERS]
+                said = {name for name, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()),
+                    *(header for header in SECURITY_HEADERS if header[0] not in said),
+                ]
             await send(message)
 
         request = Request(scope, receive)

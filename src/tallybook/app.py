@@ -19,7 +19,19 @@ from tallybook.keys import KeyStore
 from tallybook.lock import is_backed_up
 from tallybook.metrics import Metrics
 from tallybook.prices.current import CurrentPrices
-from tallybook.routes import costs, events, exports, maintain, operate, otlp, quarantine, reconciliation, usage
+from tallybook.routes import (
+    costs,
+    dashboard,
+    events,
+    exports,
+    maintain,
+    operate,
+    otlp,
+    quarantine,
+    reconciliation,
+    session,
+    usage,
+)
 from tallybook.routes import keys as keys_routes
 from tallybook.routes.context import Context, Incoming
 from tallybook.sources.record import Options
@@ -58,6 +70,8 @@ _ROUTES: Final = (
     *maintain.routes,
     *keys_routes.routes,
     *operate.routes,
+    *session.routes,
+    *dashboard.routes,
 )
 
 _log = structlog.get_logger()

@@ -64,6 +64,8 @@ class Settings:
     """Seconds a client has to send a request, or to take an answer, and one more for every 16 KiB of it."""
     wrong_keys_max: Annotated[int, _between(1, 1_000_000)] = 20
     """Wrong keys a minute from a client's address; further ones get 429 with Retry-After. A right key always works."""
+    session_s_max: Annotated[int, _between(1, 31_536_000)] = 43_200
+    """Seconds after which who signed in to the dashboard has to do so again."""
     compact_every_s: Annotated[int, _between(0, 86_400)] = 60
     """Seconds between looks for rollups worth compacting; 0 never looks."""
     keep_events_days: Annotated[int, _between(0, 36_500)] = 0

@@ -23,7 +23,7 @@ from uvicorn.server import ServerState
 from tallybook.errors import HeadTooLarge, InvalidRequest, RequestError, RequestTooSlow
 from tallybook.logs import new_request_id
 from tallybook.metrics import Metrics
-from tallybook.wire.headers import NOTHING_LOADED, SECURITY_HEADERS
+from tallybook.wire.headers import SECURITY_HEADERS
 
 HEAD_BYTES_MAX: Final = 128 * 1024
 """Of request line and headers. A thousand ids in a filter fit; it is memory that anyone may take."""
@@ -348,7 +348,6 @@ def _answer(error: RequestError, request_id: str) -> bytes:
         (b"content-length", b"%d" % len(body)),
         (b"connection", b"close"),
         (b"x-request-id", request_id.encode()),
-        NOTHING_LOADED,
         *SECURITY_HEADERS,
     )
     status = HTTPStatus(error.status)

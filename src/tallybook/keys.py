@@ -6,6 +6,9 @@ be made or revoked from the command line while the server runs. A revoked key is
 A key is 256 random bits, so a plain SHA-256 is kept of it: there is nothing to guess that a slow hash would protect.
 Keys are looked up by that hash, and never compared themselves. What the time of a look-up might tell is how far the
 hash of a guess agrees with a stored one; nobody can choose guesses by their hash so as to come nearer to the key.
+
+Who signed in with a key has a session of it, known by a token of its own that is kept likewise. A session ends in its
+time, or with its key.
 """
 
 import hashlib
@@ -29,6 +32,8 @@ _USED_EVERY_S: Final = 60
 """`last_used_at` is exact to a minute: one write a key and minute, not one a request."""
 _KEPT_MAX: Final = 10_000
 """Keys held in memory, some 1 KB each."""
+_SESSIONS_MAX: Final = 100
+"""Sessions of a key; one more ends the oldest."""
 
 
 class Scope(StrEnum):
@@ -68,6 +73,10 @@ class Key:
 
 
 _COLUMNS: Final = "id, organization_id, name, redacted_value, scopes, created_at, expires_at, last_used_at"
+_BY_VALUE: Final = f"SELECT {_COLUMNS} FROM keys WHERE hash = ?"
+_BY_SESSION: Final = """SELECT id, organization_id, name, redacted_value, scopes, created_at,
+                               min(session.expires_at, ifnull(keys.expires_at, session.expires_at)), last_used_at
+                        FROM sessions session JOIN keys ON keys.id = session.key_id WHERE session.hash = ?"""
 
 
 class KeyStore:
@@ -88,7 +97,7 @@ class KeyStore:
         with suppress(OSError):  # what is wrong with it is told when it is opened
             path.touch(mode=0o600)
         self._lock = threading.Lock()
-        self._kept: dict[bytes, Key] = {}
+        self._kept: dict[tuple[str, bytes], Key] = {}  # by how it is looked up, too: a session's token is no key
         self._kept_version: object = None
         self._later = later
         self._is_looked_at = False
@@ -106,6 +115,10 @@ class KeyStore:
             )
             # An organization outlives its keys: its usage is still there, to be looked after.
             self._connection.execute("CREATE TABLE IF NOT EXISTS organizations (id TEXT PRIMARY KEY)")
+            self._connection.execute(
+                """CREATE TABLE IF NOT EXISTS sessions (
+                     hash BLOB PRIMARY KEY, key_id TEXT NOT NULL, expires_at INTEGER NOT NULL)"""
+            )
         except sqlite3.DatabaseError as error:
             raise StoreUnusable(
                 f"cannot open the keys {path}: {error}. Mend what that is; damaged keys come back with a backup, by "
@@ -166,24 +179,52 @@ class KeyStore:
 
         Keys that were found are kept in memory for as long as nobody changes the file, this process or another.
         """
-        hashed = _hash(value)
+        return self._find(_BY_VALUE, value, now_s)
+
+    def sign_in(self, key_id: str, now_s: int, life_s: int) -> str:
+        """Begin a session of a key and return its token, which is not kept and cannot be told again."""
+        token = secrets.token_urlsafe(32)
+        with self._using(), self._connection:
+            self._connection.execute("BEGIN")
+            self._connection.execute("DELETE FROM sessions WHERE expires_at <= ?", [now_s])
+            self._connection.execute("INSERT INTO sessions VALUES (?, ?, ?)", [_hash(token), key_id, now_s + life_s])
+            self._connection.execute(
+                """DELETE FROM sessions WHERE key_id = :key_id AND rowid NOT IN (
+                     SELECT rowid FROM sessions WHERE key_id = :key_id ORDER BY rowid DESC LIMIT :most)""",
+                {"key_id": key_id, "most": _SESSIONS_MAX},
+            )
+            self._kept.clear()
+        return token
+
+    def session(self, token: str, now_s: int) -> Key | None:
+        """Return the key of a session and note its use; it expires with the session. None if the session has ended."""
+        return self._find(_BY_SESSION, token, now_s)
+
+    def sign_out(self, token: str) -> None:
+        """End a session, if there is one."""
+        with self._using():
+            self._connection.execute("DELETE FROM sessions WHERE hash = ?", [_hash(token)])
+            self._kept.clear()
+
+    def _find(self, query: str, secret: str, now_s: int) -> Key | None:
+        kept = query, _hash(secret)
         with self._using():
             if not self._is_looked_at:
                 self._look()
-            key = self._kept.get(hashed)
+            key = self._kept.get(kept)
             if key is None:
-                row = self._connection.execute(f"SELECT {_COLUMNS} FROM keys WHERE hash = ?", [hashed]).fetchone()
+                row = self._connection.execute(query, [kept[1]]).fetchone()
                 if row is None:
                     return None
-                key = self._kept[hashed] = _key(row)
+                key = self._kept[kept] = _key(row)
             if key.expires_at_s is not None and key.expires_at_s <= now_s:
                 return None
             # Its last use lies ahead when the clock has been put back.
             if key.last_used_at_s is None or abs(now_s - key.last_used_at_s) >= _USED_EVERY_S:
-                self._kept[hashed] = replace(key, last_used_at_s=now_s)
+                self._kept[kept] = replace(key, last_used_at_s=now_s)
                 # A key stays good when its use cannot be noted, on a full disk for instance.
                 with suppress(sqlite3.OperationalError):
-                    self._connection.execute("UPDATE keys SET last_used_at = ? WHERE hash = ?", [now_s, hashed])
+                    self._connection.execute("UPDATE keys SET last_used_at = ? WHERE id = ?", [now_s, key.id])
         return key
 
     @contextmanager
@@ -280,6 +321,8 @@ class KeyStore:
 def copy_keys(directory: Path, target: Path) -> None:
     """Write the keys of a data directory, as they are at one instant, to a new file; they may be in use.
 
+    Sessions stay behind: who signed out since is not signed in again by a restore.
+
     Raises:
         StoreUnusable: the file is damaged.
     """
@@ -287,6 +330,8 @@ def copy_keys(directory: Path, target: Path) -> None:
         keys.backup(copy)
         copy.execute("PRAGMA journal_mode = DELETE")  # one file, with no log beside it
         found = copy.execute("PRAGMA integrity_check").fetchall()
+        if found == [("ok",)]:
+            copy.execute("DROP TABLE IF EXISTS sessions")
     if found != [("ok",)]:
         raise StoreUnusable(f"the keys {directory / FILE_NAME} are damaged: {found[0][0]}")
 

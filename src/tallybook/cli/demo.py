@@ -69,7 +69,9 @@ def _clear(data: Path) -> None:
 
 def _fill(data: Path) -> None:
     end = datetime.now(UTC)
-    hours = list(traffic(end - timedelta(days=_DAYS), end))
+    # From a midnight on, today included, as the dashboard counts days.
+    start = end.replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=_DAYS - 1)
+    hours = list(traffic(start, end))
     bodies = list(_bodies(hours))
     with connect(Target(data=data)) as client:
         for body in track(bodies, "30 days of traffic", console=Console(stderr=True), transient=True):
@@ -92,9 +94,11 @@ def _bodies(hours: list[list[dict[str, object]]]) -> Iterator[bytes]:
 def _announce(data: Path, url: str, first_key: str | None) -> None:
     print(
         f"""
-Tallybook listens at {url} with 30 days of made-up traffic. The API is described at {url}/docs
+Tallybook listens at {url} with 30 days of made-up traffic. Open {url}/ and sign in with the key:
 
 Admin key (shown once): {first_key}
+
+The API is described at {url}/docs
 
 A first question, with curl: tokens by model, the last seven days. Paste it into another terminal.
 

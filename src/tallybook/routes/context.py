@@ -25,6 +25,8 @@ from tallybook.store.protocol import Store
 
 _FIELD: Final = re.compile(r"(?:field `|`\$\.)(\w+)")
 """Where msgspec names a field in what it says."""
+_PORT: Final = re.compile(r":(\d{1,5})$")
+_HARMLESS: Final = ("GET", "HEAD")
 _LOOPBACK: Final = ("127.0.0.1", "::1")
 """Where a proxy is trusted to say whom it speaks for."""
 SMALL_BODY_BYTES: Final = 64 * 1024
@@ -118,24 +120,81 @@ def context(request: Request) -> Context:
 
 
 def authorize(request: Request, scope: Scope) -> Key:
-    """Return the key a request was made with.
+    """Return the key a request was made with: in its header, or the one its browser signed in with.
 
     Raises:
-        Unauthorized: there is none, or it is unknown, revoked or expired.
+        Unauthorized: there is none, or it is unknown, revoked or expired, or the session has ended.
         Busy: so were many others that came from the same address.
-        Forbidden: it lacks the scope.
+        Forbidden: it lacks the scope, or another site's page wants to change something.
     """
-    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    header = request.headers.get("authorization", "")
+    if not header and (token := session_token(request)):
+        return _of_session(request, token, scope)
+    scheme, _, value = header.partition(" ")
     value = value.strip()
     if scheme.lower() != "bearer" or not value:
         raise Unauthorized(
             "You didn't provide an API key. Send an admin key in the header 'Authorization: Bearer sk-admin-...'.",
             code="invalid_api_key",
         )
+    return find_key(request, value, scope)
+
+
+def session_name(request: Request) -> str:
+    """Return the name of the cookie that has a session's token: cookies do not tell ports apart, and names do."""
+    port = _PORT.search(request.headers.get("host", ""))
+    return f"tallybook-{port[1]}" if port else "tallybook"
+
+
+def session_token(request: Request) -> str | None:
+    """Return the token of the session a request belongs to, if it says so."""
+    return request.cookies.get(session_name(request)) if "cookie" in request.headers else None
+
+
+def _of_session(request: Request, token: str, scope: Scope) -> Key:
+    key = context(request).keys.session(token, now_s())
+    if key is None:
+        raise Unauthorized("Your session has ended. Sign in again.", code="session_ended")
+    if request.method not in _HARMLESS:
+        refuse_other_origins(request)
+    return _permitted(key, scope)
+
+
+def refuse_other_origins(request: Request) -> None:
+    """Refuse what a page changes that is not ours, although its browser sends our cookie along.
+
+    Browsers tell by `Sec-Fetch-Site`; those that do not, and all of them over plain HTTP, by `Origin`.
+
+    Raises:
+        Forbidden: it is not ours, or the browser tells neither.
+    """
+    site = request.headers.get("sec-fetch-site")
+    origin = request.headers.get("origin", "")
+    if site == "same-origin" or (site is None and origin.partition("://")[2] == request.headers.get("host", "")):
+        return
+    raise Forbidden(
+        "A page of another origin may not change anything here. Use the dashboard at its own address, or send an admin "
+        "key in the header 'Authorization: Bearer sk-admin-...'.",
+        code="other_origin",
+    )
+
+
+def find_key(request: Request, value: str, scope: Scope) -> Key:
+    """Return the key with this value.
+
+    Raises:
+        Unauthorized: it is unknown, revoked or expired.
+        Busy: so were many others that came from the same address.
+        Forbidden: it lacks the scope.
+    """
     app = context(request)
     key = app.keys.find(value, now_s())
     if key is None:
         raise _refusal(app, request, value)
+    return _permitted(key, scope)
+
+
+def _permitted(key: Key, scope: Scope) -> Key:
     if scope not in key.scopes:
         raise Forbidden(
             f"You have insufficient permissions for this operation. Missing scopes: {scope}. "

@@ -129,7 +129,8 @@ async def _find(request: Request, organization_id: str) -> Quarantined:
 
 def _entry(item: Quarantined) -> dict[str, object]:
     try:
-        event: object = msgspec.json.decode(item.event)
+        msgspec.json.decode(item.event)
+        event: object = msgspec.Raw(item.event)  # as it was sent: numbers keep all their digits
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         event = item.event.decode(errors="replace")
     return {

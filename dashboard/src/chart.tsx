@@ -1,0 +1,194 @@
+// The chart: stacked bars, lines or shares over time. What it shows is in a table as well, for who cannot see it.
+
+import {
+  BarController,
+  BarElement,
+  CategoryScale,
+  Chart as ChartJs,
+  LinearScale,
+  LineController,
+  LineElement,
+  PointElement,
+  Tooltip,
+} from "chart.js";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { approximate, brief, isMoney, ratio, share, show } from "./amount";
+import { useColours } from "./hooks";
+import type { ChartKind } from "./question";
+import { label, type Tally } from "./series";
+import { bucket, SECONDS, tick, type Width } from "./time";
+
+ChartJs.register(
+  BarController,
+  BarElement,
+  LineController,
+  LineElement,
+  PointElement,
+  CategoryScale,
+  LinearScale,
+  Tooltip,
+);
+
+const COLOURS = 12;
+
+/** The class that gives a series its colour; what is left over is grey. */
+export function colour(at: number, isRest: boolean): string {
+  return isRest ? "rest" : `series-${(at % COLOURS) + 1}`;
+}
+
+function style(name: string): string {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+interface Shown {
+  tally: Tally;
+  measure: string;
+  width: Width;
+  kind: ChartKind;
+  title: string;
+  /** Called with the seconds from the first to the last bucket chosen, by a click or by a stretch drawn. */
+  onChoose?: (start: number, end: number) => void;
+}
+
+export function Chart({ tally, measure, width, kind, title, onChoose }: Shown) {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const chart = useRef<ChartJs | null>(null);
+  const colours = useColours();
+  const [stretch, setStretch] = useState<[number, number] | null>(null);
+
+  // biome-ignore lint/correctness/useExhaustiveDependencies: drawn anew when the viewer's colours change
+  useEffect(() => {
+    if (!canvas.current) return;
+    const drawn = new ChartJs(canvas.current, configuration(tally, measure, width, kind));
+    chart.current = drawn;
+    return () => drawn.destroy();
+  }, [kind, measure, width, colours]);
+
+  // The same chart with other numbers: it does not flicker.
+  useEffect(() => {
+    if (!chart.current) return;
+    const { data, options } = configuration(tally, measure, width, kind);
+    chart.current.data = data;
+    if (options) chart.current.options = options;
+    chart.current.update("none");
+  }, [tally, measure, width, kind]);
+
+  const at = (event: PointerEvent): number | null => {
+    const scale = chart.current?.scales.x;
+    if (!scale || !tally.buckets.length) return null;
+    const place = scale.getValueForPixel(event.offsetX) ?? 0;
+    return Math.max(0, Math.min(tally.buckets.length - 1, Math.round(place)));
+  };
+  const begin = (event: PointerEvent) => {
+    const place = event.button === 0 && onChoose ? at(event) : null;
+    if (place === null) return;
+    canvas.current?.setPointerCapture(event.pointerId);
+    setStretch([place, place]);
+  };
+  const move = (event: PointerEvent) => {
+    const place = stretch && at(event);
+    if (stretch && place !== null) setStretch([stretch[0], place]);
+  };
+  const end = () => {
+    if (!stretch) return;
+    setStretch(null);
+    const first = tally.buckets[Math.min(...stretch)];
+    const last = tally.buckets[Math.max(...stretch)];
+    if (first && last) onChoose?.(first.start, Math.max(last.end, last.start + SECONDS[width]));
+  };
+
+  return (
+    <div class={onChoose ? "chart choosable" : "chart"}>
+      <canvas
+        ref={canvas}
+        role="img"
+        aria-label={`${title}: ${show(tally.total, measure)}. The table below has the numbers.`}
+        onPointerDown={begin}
+        onPointerMove={move}
+        onPointerUp={end}
+        onPointerCancel={() => setStretch(null)}
+      />
+      {stretch && stretch[0] !== stretch[1] && <div class="stretch" style={placed(chart.current, stretch)} />}
+    </div>
+  );
+}
+
+function placed(chart: ChartJs | null, stretch: [number, number]): Record<string, string> {
+  const scale = chart?.scales.x;
+  if (!scale || !chart) return {};
+  const half = Math.abs(scale.getPixelForValue(1) - scale.getPixelForValue(0)) / 2;
+  const left = scale.getPixelForValue(Math.min(...stretch)) - half;
+  const right = scale.getPixelForValue(Math.max(...stretch)) + half;
+  return { left: `${left}px`, width: `${right - left}px`, height: `${chart.chartArea.bottom}px` };
+}
+
+function configuration(tally: Tally, measure: string, width: Width, kind: ChartKind) {
+  const isLines = kind === "lines";
+  const isShare = kind === "share";
+  const text = style("quiet");
+  const grid = style("line");
+  const drawn = (value: bigint, at: number) =>
+    isShare ? ratio(value, tally.sums[at] ?? 0n) : approximate(value, measure);
+  const datasets = tally.series.map((series, place) => {
+    const shade = style(colour(place, series.isRest));
+    const points = { label: label(series), data: series.values.map(drawn) };
+    return isLines
+      ? { ...points, borderColor: shade, backgroundColor: shade, borderWidth: 1.75, pointRadius: 0, pointHitRadius: 8 }
+      : { ...points, backgroundColor: shade, stack: "all", categoryPercentage: 0.86, barPercentage: 1 };
+  });
+  const options = {
+    animation: false as const,
+    responsive: true,
+    maintainAspectRatio: false,
+    interaction: { mode: "index" as const, intersect: false },
+    scales: {
+      x: {
+        stacked: !isLines,
+        grid: { display: false },
+        border: { color: grid },
+        ticks: { color: text, maxRotation: 0, autoSkipPadding: 24 },
+      },
+      y: {
+        stacked: !isLines,
+        beginAtZero: true,
+        ...(isShare ? { max: 1 } : {}),
+        grid: { color: grid },
+        border: { display: false },
+        ticks: {
+          color: text,
+          maxTicksLimit: 6,
+          ...(isMoney(measure) || isShare ? {} : { precision: 0 }),
+          callback: (value: string | number) =>
+            isShare ? share(BigInt(Math.round(Number(value) * 1000)), 1000n) : brief(Number(value), measure),
+        },
+      },
+    },
+    plugins: {
+      tooltip: {
+        itemSort: (a: { datasetIndex: number }, b: { datasetIndex: number }) => a.datasetIndex - b.datasetIndex,
+        filter: (item: { datasetIndex: number; dataIndex: number }) =>
+          tally.series[item.datasetIndex]?.values[item.dataIndex] !== 0n,
+        callbacks: {
+          title: ([item]: { dataIndex: number }[]) => {
+            const start = item && tally.buckets[item.dataIndex]?.start;
+            return start === undefined ? "" : `${bucket(start, width)} UTC`;
+          },
+          label: ({ datasetIndex, dataIndex }: { datasetIndex: number; dataIndex: number }) => {
+            const series = tally.series[datasetIndex];
+            const value = series?.values[dataIndex] ?? 0n;
+            const part = isShare ? ` (${share(value, tally.sums[dataIndex] ?? 0n)})` : "";
+            return ` ${shortened(series ? label(series) : "")}: ${show(value, measure)}${part}`;
+          },
+          footer: ([item]: { dataIndex: number }[]) =>
+            item && tally.series.length > 1 ? `Total: ${show(tally.sums[item.dataIndex] ?? 0n, measure)}` : "",
+        },
+      },
+    },
+  };
+  const labels = tally.buckets.map(({ start }) => tick(start, width));
+  return { type: isLines ? ("line" as const) : ("bar" as const), data: { labels, datasets }, options };
+}
+
+function shortened(text: string): string {
+  return text.length > 48 ? `${text.slice(0, 47)}…` : text;
+}
