@@ -14,7 +14,7 @@ PAGE := src/tallybook/dashboard/index.html.gz
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
 
-setup: $(READY) ## make the virtual environment, exactly as locked
+setup: $(READY) $(PAGE) ## make the virtual environment, exactly as locked, and the page at /
 
 $(READY): requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -80,7 +80,7 @@ postgres:
 		echo 'PostgreSQL 15 cannot be installed; what is compared with it will be left out'
 
 # Parts of it: make bench OPTIONS="--only pages,mixed"
-bench: $(READY) postgres ## measure everything beside its reference; takes a while
+bench: $(READY) $(PAGE) browser postgres ## measure everything beside its reference; takes a while
 	$(BIN)/python -m benchmarks $(OPTIONS)
 
 lock: $(READY) ## lock the newest versions pyproject.toml allows

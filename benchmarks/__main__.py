@@ -9,7 +9,21 @@ from typing import Annotated, Final
 import cyclopts
 from rich.console import Console
 
-from benchmarks import costs, files, filling, gateway, ingest, mixed, pages, postgres, posts, sources, start, usage
+from benchmarks import (
+    costs,
+    dashboard,
+    files,
+    filling,
+    gateway,
+    ingest,
+    mixed,
+    pages,
+    postgres,
+    posts,
+    sources,
+    start,
+    usage,
+)
 from benchmarks.effort import FULL, QUICK, Effort
 from benchmarks.report import markdown, show
 from benchmarks.results import Result, Run, facts, load, merge, save
@@ -34,6 +48,7 @@ FILLED_STORES: Final[Mapping[str, Callable[[Store, Effort], Iterator[Result]]]] 
     "disk": filling.measure_disk,
     "pages": lambda store, effort: pages.measure(usage.QUESTIONS, store, effort),
     "costs": lambda store, effort: pages.measure(costs.QUESTIONS, store, effort),
+    "dashboard": dashboard.measure,
     "posts": posts.measure,
     "mixed": mixed.measure,
     "start": start.measure,
@@ -55,8 +70,8 @@ def main(
 
     Args:
         quick: Less than a minute, to see that the benchmarks work; its numbers mean nothing and are not kept.
-        only: Sections, separated by commas: bulk, rated, sources, compared, fill, disk, pages, costs, posts, mixed,
-            start.
+        only: Sections, separated by commas: bulk, rated, sources, files, compared, fill, disk, pages, costs,
+            dashboard, posts, mixed, start.
         events: Sizes of the stores that are filled, separated by commas. Default: 1000000,10000000.
         keep: Where filled stores stay. One that is there already is used and left as it is.
         directory: Where to put everything else meanwhile. Default: the system's temporary directory.

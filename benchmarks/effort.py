@@ -21,6 +21,7 @@ class Effort:
         repeats: how often a page is asked.
         query_s_max: how long the same question in SQL may take in all; it is asked once at the least.
         raw_singles: rows inserted one by one.
+        views: how often each view of the dashboard is opened.
         starts: how often a server is started.
         pressure_s: how long a server is filled before it is killed, from the shortest to the longest.
         compared_events: events that go into PostgreSQL.
@@ -39,6 +40,7 @@ class Effort:
     repeats: int
     query_s_max: float
     raw_singles: int
+    views: int
     starts: int
     pressure_s: tuple[float, float]
     compared_events: int
@@ -58,6 +60,7 @@ FULL: Final = Effort(
     repeats=100,
     query_s_max=20,
     raw_singles=2_000,
+    views=20,
     starts=5,
     pressure_s=(2, 5),
     compared_events=1_000_000,
@@ -76,6 +79,7 @@ QUICK: Final = Effort(
     repeats=3,
     query_s_max=1,
     raw_singles=100,
+    views=1,
     starts=1,
     pressure_s=(0.2, 0.4),
     compared_events=20_000,

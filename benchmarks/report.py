@@ -24,6 +24,8 @@ and server share the machine's cores. Times are as a client sees them, over HTTP
   the command's start to its end; the reference are the same events in bodies of as many as the command sends at once.
 - Pages: asked one after the other on one connection, the numbers are medians. The reference is the same question in
   SQL over the raw events, in the process that asks. A page must say exactly what that SQL says, or the run fails.
+- Dashboard: a view is opened by somebody who signed in before, in a browser with an empty cache on the same cores, and
+  timed from the address to the last change on screen; the reference is the page that asks for a key.
 - Single posts at a pace, and mixed: requests are due at fixed instants, whether or not earlier ones are answered, and
   each is timed from the instant it was due. Mixed is 2,000 posts a second while 20 dashboards ask for pages ending
   now every second: each one of five pages (20 pages/s), or each all five at once (100 pages/s).

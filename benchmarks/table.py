@@ -16,6 +16,7 @@ SECTIONS: Final = {
     "disk": "bytes an event",
     "pages": "pages of usage, checked against SQL over the raw events",
     "costs": "pages of costs, checked likewise",
+    "dashboard": "views of the dashboard in a browser, until nothing is on its way",
     "posts": "single posts: the most there can be, and the wait at half the goal",
     "mixed": "single posts and dashboards at once: wait, errors, queue, memory",
     "start": "from `serve` to ready, after a stop and after a kill",
@@ -124,6 +125,15 @@ BENCHMARKS: Final = (
     Benchmark("costs of 31 days by model", "costs", "ms", WAITS, SQL),
     Benchmark("costs of 31 days by project and line item", "costs", "ms", WAITS, SQL),
     Benchmark("costs of 31 days ungrouped", "costs", "ms", WAITS, SQL),
+    *(
+        Benchmark(f"dashboard, {view}", "dashboard", "ms", WAITS, "signing in", goal)
+        for view, goal in (
+            ("overview", Goal(1_000, at=10 * M)),
+            ("explore", Goal(1_000, at=10 * M)),
+            ("live", NONE),
+            ("manage", NONE),
+        )
+    ),
     Benchmark("single posts", "posts", "posts/s", TURNS, "`/healthz`", Goal(4_000)),
     Benchmark("single posts, beside inserts", "posts", "posts/s", TURNS, "DuckDB inserts row by row"),
     Benchmark("single posts at 2,000/s: p99", "posts", "ms", WAITS, "`/healthz` at 2,000/s", Goal(50)),

@@ -14,7 +14,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from tests.model import WIDTHS_S, Event, Row, half_up, normalise
+from tests.model import SPANS_S, Event, Row, buckets, half_up, normalise
 
 ATTO = 10**18
 GIB = 2**30
@@ -32,8 +32,8 @@ FILTERS = {
     "service_tier": "service_tier",
     "batch": "batch",
 }
-LIMITS_MAX = {"1m": 1_440, "1h": 168, "1d": 180}
-LIMITS_DEFAULT = {"1m": 60, "1h": 24, "1d": 7}
+LIMITS_MAX = {"1m": 1_440, "1h": 168, "1d": 180, "all": 1}
+LIMITS_DEFAULT = {"1m": 60, "1h": 24, "1d": 7, "all": 1}
 
 TOKEN_LABELS = {
     "input": "input",
@@ -323,13 +323,14 @@ class CostBook:
 
     def answer(self, question: CostQuestion, now_s: float) -> list[Bucket]:
         """The buckets of all pages together; nothing is held in a store after `now_s`."""
-        width_s = WIDTHS_S[question.width]
-        low = question.start - question.start % width_s
+        width_s = SPANS_S[question.width]
+        low = question.start - question.start % min(width_s, 86_400)
         data = []
         while low < question.end:
             high = min(low + width_s, question.end)
             within = [charge for charge in self.charges if low * 1000 <= charge.ms < high * 1000]
-            within += storage(self.reports, self.prices, low * 1000, min(high * 1000, int(now_s * 1000)))
+            for start, end in buckets(low, high, min(width_s, 86_400)):  # rounded by the day
+                within += storage(self.reports, self.prices, start * 1000, min(end * 1000, int(now_s * 1000)))
             data.append((low, high, grouped(within, question)))
             low = high
         return data

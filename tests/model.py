@@ -54,7 +54,9 @@ FILTERS = {
 }
 UNFILTERED = {"service_tier", "api_source"}  # can be grouped on, but no parameter filters them
 WIDTHS_S = {"1m": 60, "1h": 3_600, "1d": 86_400}
-LIMITS_MAX = {"1m": 1_440, "1h": 168, "1d": 31}
+SPANS_S = WIDTHS_S | {"all": 2**40}
+"""With the one bucket of a whole window."""
+LIMITS_MAX = {"1m": 1_440, "1h": 168, "1d": 31, "all": 1}
 COUNTS = ("num_model_requests", "num_requests", "num_sessions")
 
 
@@ -233,7 +235,7 @@ class Book:
         end = int(now_s) if question.end is None else question.end
         facts = [row for row in self.stored if row["kind"] == question.kind]
         data = []
-        for low, high in buckets(question.start, end, WIDTHS_S[question.width]):
+        for low, high in buckets(question.start, end, SPANS_S[question.width]):
             if question.kind == "vector_stores":
                 rows = levels(facts, low * 1000, min(high * 1000, int(now_s * 1000)))
             else:

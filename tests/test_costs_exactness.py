@@ -37,7 +37,7 @@ from tests.costs_model import (
     Result,
     Unpriced,
 )
-from tests.model import KINDS, WIDTHS_S, Event, Row, milliseconds
+from tests.model import KINDS, SPANS_S, WIDTHS_S, Event, Row, milliseconds
 from tests.support import Server
 from tests.test_exactness import RUN_KINDS, exact, fresh, texts_of, token_counts
 
@@ -299,12 +299,12 @@ def histories(draw: st.DrawFn, kinds: Sequence[str] = tuple(KINDS)) -> list[Even
 def cost_questions(draw: st.DrawFn, book: CostBook) -> CostQuestion:
     """Around a moment at which something was used, and cut anywhere; it ends before now, where all stands still."""
     facts = draw(st.sampled_from(book.stored))
-    width = draw(st.sampled_from(sorted(WIDTHS_S)))
+    width = draw(st.sampled_from(sorted(SPANS_S)))
     grid_s = draw(st.sampled_from([1, 60, 3_600, DAY_S]))
     before_s = draw(st.sampled_from([0, 0, -1, 1, 60, 3_600, DAY_S, 7 * DAY_S, 40 * DAY_S]))
     start = min(facts["ms"] // 1000 // grid_s * grid_s - before_s, NOW_S - 60)
     length_s = draw(st.sampled_from([1, 60, 61, 3_599, 3_600, DAY_S, 3 * DAY_S, 45 * DAY_S]))
-    end = start + max(60, min(before_s + length_s, 200 * WIDTHS_S[width]))
+    end = start + max(60, min(before_s + length_s, 200 * SPANS_S[width]))
     group_by = tuple(draw(st.lists(st.sampled_from(GROUP_BY), unique=True)))
     filtered = draw(st.lists(st.sampled_from(sorted(FILTERS)), max_size=draw(st.integers(0, 2)), unique=True))
     filters = {name: draw(filter_values(name, book)) for name in filtered}
@@ -619,9 +619,16 @@ def test_what_has_no_price_is_listed_and_nothing_else(
             low, high = question.start, question.end
             within = [use for use in book.unpriced if low * 1000 <= use.ms < high * 1000]
             assert unpriced(api, start_time=low, end_time=high) == listed(within), f"{low}-{high}"
+            sums = unpriced(api, start_time=low, end_time=high, count_events="false")
+            assert uncounted(sums) == uncounted(listed(within)), f"{low}-{high}"
+            assert all(row["events"] is None for row in sums)
 
 
-def unpriced(api: httpx.Client, **window: int) -> list[Row]:
+def uncounted(found: list[Row]) -> list[Row]:
+    return sorted(({**row, "since": None, "until": None, "events": None} for row in found), key=repr)
+
+
+def unpriced(api: httpx.Client, **window: int | str) -> list[Row]:
     body = api.get(f"{COSTS}/unpriced", params=window).json()
     assert (body["object"], body["has_more"]) == ("list", False)
     assert {row["object"] for row in body["data"]} <= {"organization.costs.unpriced"}
@@ -662,8 +669,8 @@ def test_pages_of_any_size_are_one_answer(
     with fresh(priced.server) as api:
         post_all(api, book, events)
         for asked in drawn(data, book, 1, 2):
-            limit = data.draw(st.integers(1, 30))
-            end = min(asked.end, asked.start + 8 * limit * WIDTHS_S[asked.width])
+            limit = data.draw(st.integers(1, min(30, LIMITS_MAX[asked.width])))
+            end = min(asked.end, asked.start + 8 * limit * SPANS_S[asked.width])
             question = replace(asked, end=max(end, asked.start + 1))
             note(f"{question} in pages of {limit}")
             assert_same_costs(question, ask_costs(api, question, limit), ask_costs(api, question))

@@ -25,6 +25,7 @@ from tests.model import (
     INPUT_CACHED_PARTS,
     KINDS,
     LIMITS_MAX,
+    SPANS_S,
     TOKENS,
     WIDTHS_S,
     Book,
@@ -271,12 +272,12 @@ def questions(draw: st.DrawFn, history: Sequence[Post]) -> Question:
     """About a kind that was used, around a moment it was used at, and cut anywhere."""
     event = draw(st.sampled_from([event for post in history for event in post.events]))
     kind = event["kind"]
-    width = draw(st.sampled_from(sorted(WIDTHS_S)))
+    width = draw(st.sampled_from(sorted(SPANS_S)))
     grid_s = draw(st.sampled_from([1, 60, 3_600, DAY_S]))
     before_s = draw(st.sampled_from([0, 0, -1, 1, 59, 60, 3_600, DAY_S, 7 * DAY_S, 40 * DAY_S]))
     start = max(EPOCH_S, min(milliseconds(event["timestamp"]) // 1000 // grid_s * grid_s - before_s, NOW_S))
     length_s = draw(st.sampled_from([1, 60, 61, 3_599, 3_600, DAY_S, 3 * DAY_S, 45 * DAY_S, 400 * DAY_S]))
-    end = start + max(60, min(before_s + length_s, 400 * WIDTHS_S[width]))
+    end = start + max(60, min(before_s + length_s, 400 * SPANS_S[width]))
     if end > NOW_S and draw(st.booleans()):
         return Question(kind, start, None, width, **draw(narrowings(kind)))
     if kind == "vector_stores":

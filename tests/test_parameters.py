@@ -15,7 +15,7 @@ from tests.support import Server
 
 DAY = 1_748_822_400  # 2025-06-02T00:00:00Z
 NOON = DAY + 43_200
-LIMITS_DEFAULT = {"1m": 60, "1h": 24, "1d": 7}
+LIMITS_DEFAULT = {"1m": 60, "1h": 24, "1d": 7, "all": 1}
 WIDTHS = pytest.mark.parametrize("width", WIDTHS_S)
 START = f"start_time={DAY}"
 

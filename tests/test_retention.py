@@ -28,7 +28,7 @@ from tallybook.store.protocol import Batch, CostRow, Keep, Kept
 from tallybook.wire.pages import render_usage
 from tallybook.wire.params import USAGE, parse
 from tests.crash import EVENTS, ndjson
-from tests.model import FILTERS, KINDS, LIMITS_MAX, WIDTHS_S, Book, Event, Question, Row, normalise, passes
+from tests.model import FILTERS, KINDS, LIMITS_MAX, SPANS_S, WIDTHS_S, Book, Event, Question, Row, normalise, passes
 from tests.support import Server
 from tests.test_cli import run
 from tests.test_exactness import assert_same, exact, narrowings, parameters, untied
@@ -131,7 +131,7 @@ def assert_answers(store: DuckStore, book: Book, question: Question) -> None:
     names = {*question.group_by, *(FILTERS[name] for name in question.filters)}
     facts = [row for row in book.stored if row["kind"] == question.kind and passes(row, question.filters)]
     used_days = {row["ms"] // 1000 // DAY_S for row in facts}
-    start, end, width_s = question.start - question.start % 60, question.end, WIDTHS_S[question.width]
+    start, end, width_s = question.start - question.start % 60, question.end, SPANS_S[question.width]
     assert end is not None
     lost = question.kind != "vector_stores" and is_lost(start, end, width_s, names, store.kept, used_days)
     found = unless_lost(lambda: ask(store, question))
@@ -147,7 +147,7 @@ def questions(draw: st.DrawFn) -> Question:
     start = FIRST + draw(st.integers(-1, DAYS - 1)) * DAY_S + draw(st.sampled_from([0, 0, 0, 3_600 * 7, 60 * 61, 90]))
     length_s = draw(st.sampled_from([60, 3_600, 3_660, DAY_S, DAY_S, DAY_S + 3_600, 2 * DAY_S, 4 * DAY_S]))
     end = min(start + length_s + draw(st.sampled_from([0, 0, 0, 0, 1])), END)
-    return Question(kind, start, end, draw(st.sampled_from(sorted(WIDTHS_S))), **draw(narrowings(kind)))
+    return Question(kind, start, end, draw(st.sampled_from(sorted(SPANS_S))), **draw(narrowings(kind)))
 
 
 @st.composite

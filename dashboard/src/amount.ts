@@ -65,7 +65,14 @@ function money(value: number): string {
   return (size === 0 || size >= 1 ? CENTS : size >= 0.01 ? FINE : FINEST).format(value);
 }
 
-/** The number in as few characters as an axis or a card has room for. */
+/** The number as an axis has it: its steps are round. */
+export function axis(value: number, measure: Measure): string {
+  return isMoney(measure) && Number.isInteger(value) && Math.abs(value) < 100_000
+    ? WHOLE.format(value)
+    : brief(value, measure);
+}
+
+/** The number in as few characters as a card has room for. */
 export function brief(value: number, measure: Measure): string {
   if (!isMoney(measure)) return Math.abs(value) < 10_000 ? COUNT.format(value) : SHORT.format(value);
   const size = Math.abs(value);

@@ -104,17 +104,20 @@ const COSTS_BY_DAY = 180;
 export function parameters(
   subject: Subject,
   window: Window,
-  width: Width,
+  width: Width | "all",
   groupBy: readonly string[],
   filters: Readonly<Record<string, readonly string[]>>,
 ): [string, string][] {
-  const most = width === "1d" && subject.measures[0] === "amount" ? COSTS_BY_DAY : LIMITS[width];
-  const buckets = Math.ceil((window.end - window.start) / SECONDS[width]) + 1;
+  const limit = () => {
+    if (width === "all") return 1;
+    const most = width === "1d" && subject.measures[0] === "amount" ? COSTS_BY_DAY : LIMITS[width];
+    return Math.min(most, Math.ceil((window.end - window.start) / SECONDS[width]) + 1);
+  };
   return [
     ["start_time", String(window.start)],
     ["end_time", String(window.end)],
     ["bucket_width", width],
-    ["limit", String(Math.min(most, buckets))],
+    ["limit", String(limit())],
     ...groupBy.map((name): [string, string] => ["group_by", name]),
     ...Object.entries(filters).flatMap(([dimension, values]) =>
       values.map((value): [string, string] => [subject.filters[dimension] ?? dimension, value]),

@@ -9,14 +9,15 @@ import {
   LineController,
   LineElement,
   PointElement,
+  type Scale,
   Tooltip,
 } from "chart.js";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { approximate, brief, isMoney, ratio, share, show } from "./amount";
+import { approximate, axis, isMoney, ratio, share, show } from "./amount";
 import { useColours } from "./hooks";
 import type { ChartKind } from "./question";
 import { label, type Tally } from "./series";
-import { bucket, SECONDS, tick, type Width } from "./time";
+import { bucket, named, SECONDS, tick, type Width } from "./time";
 
 ChartJs.register(
   BarController,
@@ -30,6 +31,7 @@ ChartJs.register(
 );
 
 const COLOURS = 12;
+const TICK_PX = 84;
 
 /** The class that gives a series its colour; what is left over is grey. */
 export function colour(at: number, isRest: boolean): string {
@@ -125,6 +127,7 @@ function placed(chart: ChartJs | null, stretch: [number, number]): Record<string
 function configuration(tally: Tally, measure: string, width: Width, kind: ChartKind) {
   const isLines = kind === "lines";
   const isShare = kind === "share";
+  const starts = tally.buckets.map(({ start }) => start);
   const text = style("quiet");
   const grid = style("line");
   const drawn = (value: bigint, at: number) =>
@@ -146,7 +149,11 @@ function configuration(tally: Tally, measure: string, width: Width, kind: ChartK
         stacked: !isLines,
         grid: { display: false },
         border: { color: grid },
-        ticks: { color: text, maxRotation: 0, autoSkipPadding: 24 },
+        afterBuildTicks: (scale: Scale) => {
+          const most = Math.max(2, Math.floor(scale.width / TICK_PX));
+          scale.ticks = named(starts, most).map((value) => ({ value }));
+        },
+        ticks: { color: text, maxRotation: 0, autoSkip: false },
       },
       y: {
         stacked: !isLines,
@@ -159,7 +166,7 @@ function configuration(tally: Tally, measure: string, width: Width, kind: ChartK
           maxTicksLimit: 6,
           ...(isMoney(measure) || isShare ? {} : { precision: 0 }),
           callback: (value: string | number) =>
-            isShare ? share(BigInt(Math.round(Number(value) * 1000)), 1000n) : brief(Number(value), measure),
+            isShare ? share(BigInt(Math.round(Number(value) * 1000)), 1000n) : axis(Number(value), measure),
         },
       },
     },
@@ -185,8 +192,11 @@ function configuration(tally: Tally, measure: string, width: Width, kind: ChartK
       },
     },
   };
-  const labels = tally.buckets.map(({ start }) => tick(start, width));
-  return { type: isLines ? ("line" as const) : ("bar" as const), data: { labels, datasets }, options };
+  return {
+    type: isLines ? ("line" as const) : ("bar" as const),
+    data: { labels: starts.map((start) => tick(start, width)), datasets },
+    options,
+  };
 }
 
 function shortened(text: string): string {

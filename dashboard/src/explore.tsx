@@ -2,7 +2,7 @@
 
 import { useId, useState } from "preact/hooks";
 import { share } from "./amount";
-import { type Rows, rows } from "./api";
+import { parameters, type Rows, rows } from "./api";
 import { Chart, colour } from "./chart";
 import { csv, save } from "./csv";
 import { go, useAnswer } from "./hooks";
@@ -178,8 +178,8 @@ function Filters({ question, put }: { question: Question; put: Put }) {
   const key = isWanted ? JSON.stringify([question.of, dimension, question.range]) : "";
   const known = useAnswer(key, async (signal) => {
     if (!key) return [];
-    const all = { ...question, groupBy: [dimension], filters: {}, width: "1d" as const, range: { start, end } };
-    const { series } = tally(await rows(subject, question.measure, asked(all), signal), 1000);
+    const all = parameters(subject, { start, end }, "all", [dimension], {});
+    const { series } = tally(await rows(subject, question.measure, all, signal), 1000);
     return series.flatMap(({ names: [name] }) => (name ? [name] : []));
   });
   const chosen = (name: string) => question.filters[name] ?? [];

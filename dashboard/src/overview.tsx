@@ -10,7 +10,7 @@ import { KINDS, type Subject, subject, words } from "./kinds";
 import type { ViewProps } from "./main";
 import { Answered, Figure } from "./parts";
 import { label, tally } from "./series";
-import { midnight, now, SECONDS, type Window } from "./time";
+import { midnight, now, SECONDS, type Width, type Window } from "./time";
 
 const DAY = SECONDS["1d"];
 const PERIODS = [
@@ -135,11 +135,14 @@ function Headline({
 
 function Tops({ at }: { at: number }) {
   const window = { start: midnight(at) - 29 * DAY, end: at };
-  const by = (dimension: string) =>
+  const by = (dimension: string, width: Width | "all") =>
     // biome-ignore lint/correctness/useHookAtTopLevel: called as often each time
-    useAnswer(dimension, (signal) => rows(COSTS, "amount", parameters(COSTS, window, "1d", [dimension], {}), signal));
-  const models = by("model");
-  const others = ["project_id", "user_id", "api_key_id"].map((dimension) => ({ dimension, answer: by(dimension) }));
+    useAnswer(dimension, (signal) => rows(COSTS, "amount", parameters(COSTS, window, width, [dimension], {}), signal));
+  const models = by("model", "1d");
+  const others = ["project_id", "user_id", "api_key_id"].map((dimension) => ({
+    dimension,
+    answer: by(dimension, "all"),
+  }));
   return (
     <>
       <section class="panel" aria-label="Spend by day and model">
@@ -243,7 +246,14 @@ interface Unpriced {
 /** What is not in the numbers, and the way to mend that. */
 function ToMend() {
   const unpriced = useAnswer("unpriced", (signal) =>
-    get<List<Unpriced>>("/v1/organization/costs/unpriced", [["start_time", String(midnight() - 29 * DAY)]], signal),
+    get<List<Unpriced>>(
+      "/v1/organization/costs/unpriced",
+      [
+        ["start_time", String(midnight() - 29 * DAY)],
+        ["count_events", "false"],
+      ],
+      signal,
+    ),
   );
   const quarantine = useAnswer("quarantine", (signal) =>
     get<List<unknown>>("/v1/organization/usage/quarantine", [["limit", "100"]], signal),

@@ -157,7 +157,7 @@ async function used(signal: AbortSignal): Promise<string[]> {
   const costs = subject("costs");
   const window = { start: midnight() - 29 * SECONDS["1d"], end: now() + 1 };
   const { series } = tally(
-    await rows(costs, "amount", parameters(costs, window, "1d", ["model"], {}), signal),
+    await rows(costs, "amount", parameters(costs, window, "all", ["model"], {}), signal),
     Number.POSITIVE_INFINITY,
   );
   return series.flatMap(({ names: [name] }) => (name ? [name] : []));

@@ -1,5 +1,6 @@
 // Windows of time, all of them UTC and half-open, in Unix seconds.
 
+/** How wide bars may be; the API also takes `all`, one bucket for a whole window. */
 export type Width = "1m" | "1h" | "1d";
 
 export const SECONDS: Readonly<Record<Width, number>> = { "1m": 60, "1h": 3600, "1d": 86_400 };
@@ -53,10 +54,23 @@ const FULL_DATE = new Intl.DateTimeFormat(undefined, { ...zone, dateStyle: "medi
 const TIME = new Intl.DateTimeFormat(undefined, { ...zone, hour: "2-digit", minute: "2-digit" });
 const FULL_TIME = new Intl.DateTimeFormat(undefined, { ...zone, dateStyle: "medium", timeStyle: "short" });
 
+const STEPS = [1, 5, 15, 30, 60, 120, 180, 360, 720, 1440].map((minutes) => minutes * 60);
+
+/** Which of so many instants an axis has room to name: at whole hours or days, and every so many days beyond that. */
+export function named(instants: readonly number[], most: number): number[] {
+  const places = instants.map((_, place) => place);
+  for (const step of STEPS) {
+    const found = places.filter((place) => (instants[place] ?? 0) % step === 0);
+    if (found.length && found.length <= most) return found;
+  }
+  const days = places.filter((place) => place === 0 || (instants[place] ?? 0) % DAY === 0);
+  const every = Math.ceil(days.length / most);
+  return days.filter((_, number) => number % every === 0);
+}
+
 /** An instant as an axis has room for. */
 export function tick(instant: number, width: Width): string {
-  const at = instant * 1000;
-  return width === "1d" || (width === "1h" && instant % DAY === 0) ? DATE.format(at) : TIME.format(at);
+  return (width === "1d" || instant % DAY === 0 ? DATE : TIME).format(instant * 1000);
 }
 
 /** A bucket in full. */

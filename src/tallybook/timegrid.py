@@ -12,6 +12,8 @@ HOUR_S: Final = 3_600
 DAY_S: Final = 86_400
 INSTANT_MAX_S: Final = 4_102_444_800
 """2100-01-01: what a client gives beyond it is milliseconds by mistake."""
+ALL_S: Final = 2**40
+"""A bucket of any window: no edge of this grid lies in one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,14 @@ class Width:
 
 WIDTHS: Final = {
     width.name: width
-    for width in (Width("1m", MINUTE_S, 60, 1440), Width("1h", HOUR_S, 24, 168), Width("1d", DAY_S, 7, 31))
+    for width in (
+        Width("1m", MINUTE_S, 60, 1440),
+        Width("1h", HOUR_S, 24, 168),
+        Width("1d", DAY_S, 7, 31),
+        Width("all", ALL_S, 1, 1),
+    )
 }
+"""The reference has those of a minute, an hour and a day; one bucket for the whole window is ours."""
 
 COST_WIDTHS: Final = {**WIDTHS, "1d": Width("1d", DAY_S, 7, 180)}
 """The same for costs, of which a page may have more days."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from decimal import Decimal
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -19,7 +20,7 @@ from tallybook.parts import PARTS, line_item
 from tallybook.prices.book import Listed, PriceBook
 from tallybook.routes.context import Context, answer, authorize, context, typed_body
 from tallybook.routes.lists import list_answer, parse_list, unknown_after
-from tallybook.routes.single import Instant, instant, single, window
+from tallybook.routes.single import Instant, choice, instant, single, window
 from tallybook.store.protocol import Batch, DayChange, Rerating, Unpriced
 from tallybook.timegrid import DAY_S, INSTANT_MAX_S, floor_s
 from tallybook.wire.pages import number, render_costs
@@ -57,8 +58,11 @@ async def unpriced(request: Request) -> Response:
     key = authorize(request, Scope.READ)
     app = context(request)
     now = now_s() + 1
-    start_s, end_s = window(single(request.query_params.multi_items(), ("start_time", "end_time")), now)
-    found = await to_thread.run_sync(app.store.unpriced, key.organization_id, start_s, end_s, now, limiter=app.queries)
+    given = single(request.query_params.multi_items(), ("start_time", "end_time", "count_events"))
+    start_s, end_s = window(given, now)
+    counts = choice(given, "count_events", ("true", "false")) == "true"
+    read = partial(app.store.unpriced, key.organization_id, start_s, end_s, now, counts=counts)
+    found = await to_thread.run_sync(read, limiter=app.queries)
     fields = app.settings.line_item_names == "fields"
     return answer({"object": "list", "data": [_unpriced(row, fields=fields) for row in found], "has_more": False})
 

@@ -11,7 +11,7 @@ from tallybook.store.plan import Segment, cover
 from tallybook.store.protocol import Kept
 from tallybook.store.retention import too_fine
 from tallybook.store.rollups import able, folded
-from tallybook.timegrid import DAY_S, HOUR_S, MINUTE_S, buckets, floor_s
+from tallybook.timegrid import ALL_S, DAY_S, HOUR_S, MINUTE_S, buckets, floor_s
 
 
 class Statement(NamedTuple):
@@ -89,8 +89,12 @@ _UNITS: Final = {MINUTE_S: "minute", HOUR_S: "hour", DAY_S: "day"}
 def bucket_of(query: Query) -> tuple[str, str]:
     """Return SQL for the edge of the grid before an instant, to group by, and for the start of its bucket in seconds.
 
+    The start must be the first column.
+
     Grouping by the edge itself spares the arithmetic for every row.
     """
+    if query.width_s == ALL_S:
+        return "1", "$window_s::BIGINT"  # the first column
     edge = f"date_trunc('{_UNITS[query.width_s]}', instant)"
     return edge, f"greatest(epoch_ms({edge}) // 1000, $window_s)"
 
@@ -112,7 +116,7 @@ def cells_of(
     """
     end_s = query.end_s
     if end_s * 1000 > snapshot.folded.latest_ms:  # all there is comes before it: the last cell may be read whole
-        end_s = -floor_s(-end_s, query.width_s)
+        end_s = -floor_s(-end_s, min(query.width_s, DAY_S))
     segments = [
         _still_there(_within(segment, query), selection, snapshot)
         for segment in cover(query.start_s, end_s, able(dimensions, query.width_s), snapshot.kept)

@@ -403,8 +403,18 @@ class Store(Protocol):
         """Return a rate by its number, None for those without prices of their own."""
         ...
 
-    def unpriced(self, organization_id: str, start_s: int, end_s: int, now_s: int) -> list[Unpriced]:
+    def unpriced(
+        self, organization_id: str, start_s: int, end_s: int, now_s: int, *, counts: bool = True
+    ) -> list[Unpriced]:
         """Return usage in a window that has no price, the most frequent first; what is held counts until now.
+
+        Args:
+            organization_id: whose.
+            start_s: start of the window, Unix seconds.
+            end_s: its end, exclusive.
+            now_s: the present.
+            counts: count events, and tell the first and last to the second. It takes reading each of them; otherwise
+                what flowed is as where events are no longer kept.
 
         Raises:
             InvalidRequest: the window begins or ends where that can no longer be told.

@@ -15,7 +15,7 @@ from tallybook.query import Query
 from tallybook.rate import BYTE_MS, Price, Rate
 from tallybook.store.answer import Snapshot, Statement
 from tallybook.store.charges import group_column, selection_of, sums_max, too_many, wanted_lines
-from tallybook.timegrid import DAY_S, buckets, floor_s
+from tallybook.timegrid import ALL_S, DAY_S, buckets, floor_s
 
 _ASKED: Final = ("project_id", "user_id", "api_key_id")
 """The dimensions that stores have; all others are NULL for them."""
@@ -58,7 +58,8 @@ def held(query: Query, names: tuple[str, ...], snapshot: Snapshot, rates: Callab
     used = [number for (number,) in snapshot(*_rates(query))]
     found: list[Held] = []
     day_s = floor_s(query.start_s, DAY_S)
-    edges = buckets(query.start_s, end_s, query.width_s, limit=2 + (end_s - query.start_s) // query.width_s)
+    width_s = min(query.width_s, DAY_S)  # what is rounded by the day is added up by the day
+    edges = buckets(query.start_s, end_s, width_s, limit=2 + (end_s - query.start_s) // width_s)
     if day_s < query.start_s:
         edges = [(day_s, query.start_s), *edges]
     if lines is None or "storage" in lines:
@@ -74,7 +75,8 @@ def held(query: Query, names: tuple[str, ...], snapshot: Snapshot, rates: Callab
             for start_s, byte_ms in snapshot(*_least(query, edges, rate_id, free_bytes))
         ]
         found += _charged(sorted(rows, key=lambda row: row[0]), "free_storage", rates)
-    return [row for row in found if row.start_s >= query.start_s]
+    found = [row for row in found if row.start_s >= query.start_s]
+    return [row._replace(start_s=query.start_s) for row in found] if query.width_s == ALL_S else found
 
 
 def _price(rates: Callable[[int], Rate | None], number: int) -> Price:

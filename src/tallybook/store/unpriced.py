@@ -18,7 +18,11 @@ from tallybook.timegrid import DAY_S
 
 _KINDS: Final = tuple(kind.name for kind in KINDS.values() if not kind.is_level)
 _TOLD_APART: Final = ("kind", "model", "service_tier", "batch")
-_CASES: Final = " ".join(f"WHEN '{part.name}' THEN {quantity_of(part)}" for part in FLOWING)
+_BITS: Final = {part.name: 1 << place for place, part in enumerate(FLOWING)}
+_USED: Final = " | ".join(f"CASE WHEN {quantity_of(part)} > 0 THEN {_BITS[part.name]} ELSE 0 END" for part in FLOWING)
+"""Which parts something used. What used the same parts can be added up before parts are told apart."""
+_CASES: Final = " ".join(f"WHEN {_BITS[part.name]} THEN {quantity_of(part)}" for part in FLOWING)
+_SUMS: Final = ", ".join(f"sum({measure}) AS {measure}" for measure in MEASURES)
 
 
 def unpriced(
@@ -28,13 +32,17 @@ def unpriced(
     start_s: int,
     end_s: int,
     now_s: int,
+    *,
+    counts: bool,
 ) -> list[Unpriced]:
     """Return what an organization used in a window without a price for it, the most used first."""
     gaps = list(_gaps(rates))
-    rows = snapshot(*_statement(gaps, Query(organization_id, start_s, end_s, DAY_S, now_s), snapshot))
+    query = Query(organization_id, start_s, end_s, DAY_S, now_s)
+    events_s = min(max(start_s, snapshot.kept.events_s), end_s) if counts else end_s
+    rows = snapshot(*_statement(gaps, query, snapshot, events_s))
     found = [
-        Unpriced(kind, model, tier, batch, PARTS[part], since_s, until_s, quantity, events)
-        for kind, model, tier, batch, part, since_s, until_s, quantity, events in rows
+        Unpriced(kind, model, tier, batch, FLOWING[bit.bit_length() - 1], since_s, until_s, quantity, events)
+        for kind, model, tier, batch, bit, since_s, until_s, quantity, events in rows
     ]
     held_until_s = min(end_s, now_s)
     held = snapshot(*unpriced_storage(organization_id, start_s, held_until_s)) if held_until_s > start_s else []
@@ -56,11 +64,11 @@ def _gaps(rates: RateIndex) -> Iterable[tuple[int, str, str]]:
             yield from ((number, rate.kind, part.name) for part in missing_parts(rate.kind, rate))
 
 
-def _statement(gaps: list[tuple[int, str, str]], query: Query, snapshot: Snapshot) -> Statement:
+def _statement(gaps: list[tuple[int, str, str]], query: Query, snapshot: Snapshot, events_s: int) -> Statement:
+    """Return the statement: what comes before an instant is read of sums, the rest event by event."""
     assert all(rate_id != REPORTED for rate_id, _, _ in gaps)
     columns = ", ".join((*MEASURES, "rate_id"))
     selection, values = selection_of(query)
-    events_s = min(max(query.start_s, snapshot.kept.events_s), query.end_s)
     found = f"""SELECT "timestamp" AS instant, series_id, {columns}, 1 AS events FROM facts
   WHERE "timestamp" >= make_timestamp($events_s::BIGINT * 1000000)
     AND "timestamp" < make_timestamp($end_s::BIGINT * 1000000)"""
@@ -75,20 +83,24 @@ def _statement(gaps: list[tuple[int, str, str]], query: Query, snapshot: Snapsho
   SELECT unnest($rates) AS rate_id, unnest($kinds) AS kind, unnest($parts) AS part
 ), found AS (
   {found}
-), used AS (
-  SELECT series.kind, series.model, series.service_tier, series.batch, part, instant, events,
+), alike AS (
+  SELECT series_id, rate_id, {_USED} AS used, min(instant) AS since, max(instant) AS until,
+    {_SUMS}, count(events) AS events, count(*) AS cells
+  FROM found JOIN series USING (series_id) WHERE rate_id IN (SELECT unnest($rates)) AND {selection} GROUP BY 1, 2, 3
+), apart AS (
+  SELECT series.kind, series.model, series.service_tier, series.batch, part, since, until, events, cells,
     CASE part {_CASES} END AS quantity
-  FROM found JOIN series USING (series_id) JOIN gaps ON gaps.rate_id = found.rate_id AND gaps.kind = series.kind
-  WHERE {selection}
+  FROM alike JOIN series USING (series_id)
+  JOIN gaps ON gaps.rate_id = alike.rate_id AND gaps.kind = series.kind AND used & part <> 0
 )
-SELECT kind, model, service_tier, batch, part, epoch_ms(min(instant)) // 1000, epoch_ms(max(instant)) // 1000,
-  sum(quantity), CASE WHEN count(events) = count(*) THEN count(*) END
-FROM used WHERE quantity > 0 GROUP BY ALL ORDER BY count(*) DESC, 1, 2, 3, 4, 5""",
+SELECT kind, model, service_tier, batch, part, epoch_ms(min(since)) // 1000, epoch_ms(max(until)) // 1000,
+  sum(quantity), CASE WHEN sum(events) = sum(cells) THEN sum(events)::BIGINT END
+FROM apart GROUP BY ALL ORDER BY sum(cells) DESC, 1, 2, 3, 4, 5""",
         values
         | {
             "rates": [rate_id for rate_id, _, _ in gaps],
             "kinds": [kind for _, kind, _ in gaps],
-            "parts": [part for _, _, part in gaps],
+            "parts": [_BITS[part] for _, _, part in gaps],
             "events_s": events_s,
             "end_s": query.end_s,
         },

@@ -177,7 +177,18 @@ def _costs() -> Json:
         _COSTS_PATH: {"get": _operation("costs", "What usage cost", "costs", _page(result), parameters=_asked(COSTS))},
         f"{_COSTS_PATH}/unpriced": {
             "get": _operation(
-                "unpriced", "Usage that has no price", "costs", _plain_list("unpriced"), parameters=_WINDOW
+                "unpriced",
+                "Usage that has no price",
+                "costs",
+                _plain_list("unpriced"),
+                parameters=[
+                    *_WINDOW,
+                    _parameter(
+                        "count_events",
+                        {"enum": ["true", "false"], "default": "true"},
+                        "Without counts, `events` is null and the answer comes at once.",
+                    ),
+                ],
             )
         },
         f"{_COSTS_PATH}/prices": {
@@ -763,7 +774,7 @@ _SCHEMAS: Final[Json] = {
             "until": _INTEGER | {"description": "Last event of it."},
             "quantity": {"type": "number"},
             "quantity_unit": {"type": ["string", "null"]},
-            "events": {"type": ["integer", "null"], "description": "Null where not all are kept any more."},
+            "events": {"type": ["integer", "null"], "description": "Null where not all are kept any more, or counted."},
         },
     },
     "price": {

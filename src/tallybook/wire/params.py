@@ -16,7 +16,7 @@ from tallybook.event import TEXT_MAX, nearest
 from tallybook.kinds import DIMENSIONS, KINDS, Dimension
 from tallybook.parts import LINE_ITEM_MAX
 from tallybook.query import Query
-from tallybook.timegrid import COST_WIDTHS, INSTANT_MAX_S, MINUTE_S, WIDTHS, Width, buckets, floor_s
+from tallybook.timegrid import COST_WIDTHS, DAY_S, INSTANT_MAX_S, MINUTE_S, WIDTHS, Width, buckets, floor_s
 from tallybook.wire.cursor import Cursor, read_cursor, write_cursor
 
 _INTEGER: Final = re.compile(r"-?\d{1,64}", re.ASCII)
@@ -127,7 +127,7 @@ def parse(
     question = msgspec.json.encode(
         [organization_id, endpoint.name, start_s, end_s, width.name, group_by, sorted(filters.items())]
     )
-    first_s = floor_s(start_s, width.seconds if endpoint.is_aligned else MINUTE_S)
+    first_s = floor_s(start_s, min(width.seconds, DAY_S) if endpoint.is_aligned else MINUTE_S)
     last_s = now_s if end_s is None else end_s
     cursor = Cursor(first_s, -floor_s(-last_s, width.seconds) if endpoint.is_whole else last_s)
     if page := _one(given, "page"):
