@@ -1,5 +1,6 @@
 // Bundles the page into the package: each file compressed and, but for the page itself, with its hash in its name.
 
+import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, extname, join } from "node:path";
 import { gzipSync } from "node:zlib";
@@ -17,7 +18,7 @@ const { outputFiles, metafile } = await build({
   bundle: true,
   minify: true,
   format: "esm",
-  target: ["chrome120", "firefox121", "safari17"],
+  target: ["chrome120", "firefox128", "safari17.4"],
   jsx: "automatic",
   jsxImportSource: "preact",
   legalComments: "none",
@@ -42,7 +43,9 @@ const licences = [...new Set(packages)].sort().map((name) => {
   const file = readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));
   return `${name}\n\n${readFileSync(join(folder, file), "utf8")}`;
 });
-files.set("licences.txt.gz", licences.join("\n\n"));
+const terms = licences.join("\n\n");
+const hash = createHash("sha256").update(terms).digest("hex").slice(0, 8).toUpperCase();
+files.set(`licences-${hash}.txt.gz`, terms);
 
 // What a server may be reading is replaced, never missing.
 mkdirSync(target, { recursive: true });

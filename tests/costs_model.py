@@ -254,6 +254,7 @@ class Unpriced(NamedTuple):
     service_tier: str | None
     batch: bool | None
     line_item: str
+    counted: str
     quantity: int
     unit: str | None
 
@@ -319,7 +320,7 @@ class CostBook:
             self.charges.append(Charge(facts["ms"], dimensions(facts), name, atto, Fraction(quantity), unit))
         elif part != "requests":  # a model is priced by the request only where the book says so
             run = (facts["model"], facts["service_tier"], batch(facts))
-            self.unpriced.append(Unpriced(facts["ms"], facts["kind"], *run, name, quantity, unit))
+            self.unpriced.append(Unpriced(facts["ms"], facts["kind"], *run, name, part, quantity, unit))
 
     def answer(self, question: CostQuestion, now_s: float) -> list[Bucket]:
         """The buckets of all pages together; nothing is held in a store after `now_s`."""

@@ -648,6 +648,7 @@ def listed(uses: Sequence[Unpriced]) -> list[Row]:
                 "service_tier": use.service_tier,
                 "batch": use.batch,
                 "line_item": use.line_item,
+                "counted": use.counted,
                 "since": use.ms // 1000,
                 "until": use.ms // 1000,
                 "quantity": 0,
@@ -951,8 +952,40 @@ def test_storage_without_a_price_is_listed_with_what_was_held(priced: Priced) ->
         assert send(api, [level, level | {"timestamp": EDGE_S + 2 * DAY_S, "usage_bytes": 0}]).json()["accepted"] == 2
         assert amounts(ask_costs(api, CostQuestion(EDGE_S, EDGE_S + 3 * DAY_S))) == [0, 2 * ATTO, 0]
         (row,) = exactly(api.get(f"{COSTS}/unpriced"))["data"]
-        told = ("kind", "line_item", "quantity", "quantity_unit", "since")
-        assert [row[name] for name in told] == ["vector_stores", STORAGE, 48, STORAGE_UNIT, EDGE_S]
+        told = ("kind", "line_item", "counted", "quantity", "quantity_unit", "since")
+        assert [row[name] for name in told] == ["vector_stores", STORAGE, "storage", 48, STORAGE_UNIT, EDGE_S]
+
+
+def test_what_is_counted_without_a_price_is_what_a_price_file_calls_it(priced: Priced) -> None:
+    """A file of such lines is taken, and leaves nothing without a price."""
+    priced.read("model,counted,unit,price\nnobody,input,token,1\n")
+    tokens = dict.fromkeys(("input_cached_tokens", "input_image_tokens", "input_cache_write_12h_tokens"), 1)
+    events: list[Event] = [
+        {"kind": "completions", "model": "m", "input_tokens": 9, "output_tokens": 9, **tokens},
+        {"kind": "images", "model": "m", "images": 1},
+        {"kind": "audio_speeches", "model": "m", "characters": 1},
+        {"kind": "audio_transcriptions", "model": "m", "seconds": 1},
+        {"kind": "code_interpreter_sessions", "num_sessions": 1},
+        {"kind": "file_search_calls", "num_requests": 1},
+        {"kind": "web_search_calls", "num_requests": 1},
+        {"kind": "vector_stores", "vector_store_id": "v", "usage_bytes": 2**30},
+        {"kind": "vector_stores", "vector_store_id": "v", "usage_bytes": 0, "timestamp": EDGE_S + 60},
+    ]
+    with fresh(priced.server) as api:
+        assert send(api, [{"timestamp": EDGE_S} | event for event in events]).json()["rejected"] == 0
+        found = api.get(f"{COSTS}/unpriced").json()["data"]
+        assert len(found) == 12
+        lines = [
+            {"model": row["model"] or "", "kind": row["kind"], "counted": row["counted"], "price": "1"}
+            | {"unit": UNITS_OF[row["counted"]][0]}
+            for row in found
+        ]
+        priced.read(price_file(lines))
+        listed = api.get(f"{COSTS}/prices").json()["data"]
+        assert {row["counted"] for row in listed} == {row["counted"] for row in found}
+        body = {"start_time": EDGE_S, "end_time": EDGE_S + 60, "dry_run": False}
+        assert api.post(f"{COSTS}/rerate", json=body).status_code == 200
+        assert api.get(f"{COSTS}/unpriced").json()["data"] == []
 
 
 def test_prices_that_change_while_events_come_charge_each_by_one_of_them(priced: Priced) -> None:

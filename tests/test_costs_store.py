@@ -1,7 +1,9 @@
 """What lies between prices and the store: upgrades, memory that is full, books that change, files that are cut off."""
 
 import socket
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -10,16 +12,18 @@ import duckdb
 import httpx
 import pytest
 
+from tallybook.errors import InvalidRequest
 from tallybook.ingest.decode import decode
 from tallybook.kinds import KINDS
 from tallybook.parts import PARTS, PARTS_OF
 from tallybook.prices.book import PriceBook, load
 from tallybook.query import Query
 from tallybook.rate import UNITS
-from tallybook.store import rates
+from tallybook.store import rates, storage
 from tallybook.store.duckdb import FILE_NAME, DuckStore
 from tallybook.store.protocol import Batch, Line
 from tallybook.store.schema import MIGRATIONS
+from tallybook.timegrid import ALL_S
 from tests.support import Server
 
 MEMORY = 256 * 1024 * 1024
@@ -52,6 +56,14 @@ def completion(number: int, at_s: int, tokens: int = 10, more: str = "") -> str:
     return (
         f'{{"kind": "completions", "id": "{number}", "timestamp": {at_s}, "model": "m", "user_id": "u{number % 7}", '
         f'"input_tokens": {tokens}, "output_tokens": 1{more}}}'
+    )
+
+
+def held(store: int, at_s: int, size: int) -> str:
+    """A report of a store, which is its user's alone."""
+    return (
+        f'{{"kind": "vector_stores", "vector_store_id": "v{store}", "user_id": "u{store}", "timestamp": {at_s}, '
+        f'"usage_bytes": {size}}}'
     )
 
 
@@ -93,6 +105,33 @@ def test_below_a_threshold_whose_base_has_ended_nothing_has_a_price(tmp_path: Pa
     assert charged(opened) == {Line("input", "m"): (10 + 300) * 10**18}
     missing = opened.unpriced("org-a", DAY, DAY + 10 * 86_400, NOW_MS // 1000)
     assert {(row.part.name, row.quantity) for row in missing} == {("input", 10), ("output", 3)}
+    opened.close()
+
+
+@pytest.mark.parametrize("group_by", [(), ("user_id",), ("user_id", "line_item")])
+@pytest.mark.parametrize("at_once", [1, 10, 100_000])
+@pytest.mark.parametrize("start_s", [DAY - 99 * 86_400, DAY + 3 * 86_400 + 5_040], ids=["before", "within"])
+def test_storage_of_many_days_is_one_row(
+    group_by: tuple[str, ...], at_once: int, start_s: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are read at a time: rows of a store and a day are not results."""
+    monkeypatch.setattr(storage, "_AT_ONCE", at_once)
+    prices = ",vector_stores,storage,GiB-day,0.1,1,\n,vector_stores,storage,GiB-day,0.7,1,2025-01-11T12:00:00Z\n"
+    opened = DuckStore(tmp_path, MEMORY, book(tmp_path, "model,kind,counted,unit,price,free,from\n" + prices))
+    post(opened, *(held(store, DAY + 86_400 * 2 + store * 1_001, 2**30 * 7 // (store + 3)) for store in range(3)))
+    post(opened, *(held(0, DAY + number * 100_003, 2**31 // (number + 3)) for number in range(5, 15)))
+    question = Query("org-a", start_s, DAY + 30 * 86_400 - 7_000, 86_400, NOW_MS // 1000, group_by)
+    expected = Counter[object]()
+    for row in opened.costs(question):
+        expected[row.group] += row.amount
+    assert len(expected) == (4 if group_by else 1)  # three users, and nobody, whose is what was free
+    few = replace(question, width_s=ALL_S, rows_max=len(expected))
+    rows = opened.costs(few)
+    assert {row.start_s for row in rows} == {question.start_s}
+    assert {row.group: row.amount for row in rows} == expected
+    if group_by:
+        with pytest.raises(InvalidRequest, match="more than 1 results"):
+            opened.costs(replace(few, rows_max=1))
     opened.close()
 
 

@@ -1,17 +1,19 @@
 """The dashboard in a real browser, against the real server: what it shows is what the API says."""
 
+import ast
 import csv
 import gzip
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
-from decimal import Decimal
+from collections.abc import Callable, Iterator
+from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -40,6 +42,9 @@ HOSTILE = [
 MODELS = ["gpt-4o-2024-08-06", "gpt-4o-mini", "o3", *HOSTILE]
 VIEWS = ["/", "/explore", "/live", "/manage"]
 LOUD = ("error", "warning")
+ELSEWHERE = "tally.test"
+"""What the browser takes for another machine."""
+NOTHING_BEFORE = "\N{EN DASH}"
 READ, WRITE = "api.usage.read", "api.usage.write"
 
 
@@ -48,7 +53,13 @@ def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"),
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"],
+            args=[
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-background-networking",
+                "--no-first-run",
+                f"--host-resolver-rules=MAP {ELSEWHERE} 127.0.0.1",
+            ],
         )
         yield browser
         browser.close()
@@ -86,7 +97,8 @@ def test_the_wheel_has_the_page_and_it_is_small(tmp_path: Path) -> None:
     loaded = re.findall(r'(?:src|href)="/assets/([^"]+)"', page)
     assert {Path(name).suffix for name in loaded} == {".css", ".js", ".svg"}
     assert all(f"tallybook/dashboard/{name}.gz" in found for name in loaded)
-    licences = gzip.decompress(found["tallybook/dashboard/licences.txt.gz"]).decode()
+    (told,) = [name for name in found if re.fullmatch(r"tallybook/dashboard/licences-[0-9A-F]{8}\.txt\.gz", name)]
+    licences = gzip.decompress(found[told]).decode()
     assert all(f"{name}\n\n" in licences for name in ("preact", "chart.js", "@kurkle/color"))
     assert sum(map(len, found.values())) < 300_000
 
@@ -241,6 +253,26 @@ def test_a_session_that_ended_says_so_and_goes_on_where_it_was(
     expect(page.get_by_role("combobox", name="Range", exact=True)).to_have_value("7d")
 
 
+def before(api: httpx.Client, paths: list[str], fields: list[str], days: int) -> Decimal:
+    """What the API says of the time before a period, up to the same minute of the day."""
+    now = now_s()
+    start, end = now // DAY_S * DAY_S - (2 * days - 1) * DAY_S, (now - days * DAY_S) // 60 * 60
+    window = [("start_time", str(start)), ("end_time", str(end)), ("bucket_width", "all")]
+    results = [result for path in paths for bucket in answer(api, f"/v1/organization/{path}", window)
+               for result in bucket["results"]]  # fmt: skip
+    values = [
+        result[field]["value"] if field == "amount" else result.get(field, 0) for result in results for field in fields
+    ]
+    return sum(map(Decimal, values), Decimal(0))
+
+
+def changed(now: Decimal, earlier: Decimal) -> str:
+    if not earlier:
+        return NOTHING_BEFORE
+    percent = ((now - earlier) / earlier * 100).quantize(Decimal(1), ROUND_HALF_UP)
+    return ">+999%" if now / earlier - 1 >= Decimal("9.99") else f"{percent:+}%" if percent else "0%"
+
+
 def test_the_overview_adds_up_to_what_the_api_says(page: Page, filled: httpx.Client, reader: str) -> None:
     sign_in(page, reader)
     settled(page)
@@ -264,13 +296,20 @@ def test_the_overview_adds_up_to_what_the_api_says(page: Page, filled: httpx.Cli
             ]
             expected.append(
                 sum(
-                    Decimal(result[field]["value"] if field == "amount" else result[field])
-                    for result in results
-                    for field in fields
-                    if field in result
+                    (
+                        Decimal(result[field]["value"] if field == "amount" else result[field])
+                        for result in results
+                        for field in fields
+                        if field in result
+                    ),
+                    Decimal(0),
                 )
             )
         assert [Decimal(value) for value in shown(page, f"section.card[aria-label={label}]")] == expected
+        changes = page.locator(f"section.card[aria-label={label}] .change").all_inner_texts()
+        assert [text.split()[0] for text in changes] == [
+            changed(now, before(filled, [*paths], fields, days)) for now, days in zip(expected, (1, 7, 30), strict=True)
+        ]
     models = page.locator("section[aria-label='Top models'] tbody tr")
     assert models.count() == 6, "five, and the others"
     expect(page.get_by_text("have no price")).to_be_visible()
@@ -410,18 +449,51 @@ def test_a_bar_leads_into_its_day_and_a_stretch_into_its_days(page: Page, reader
     assert list(totals(page)) == ["o3"]
 
 
-def test_a_question_can_be_taken_along(page: Page, filled: httpx.Client, reader: str) -> None:
-    sign_in(page, reader, "/explore?of=completions&range=7d&group_by=model")
+@pytest.mark.parametrize("question", ["range=7d", "range=90d&width=1h", "range=30d&model=it%27s+%24(id)+%22x%22"])
+def test_a_question_can_be_taken_along(
+    question: str, page: Page, filled: httpx.Client, server: Server, reader: str
+) -> None:
+    """What is pasted asks for all that is on screen, page by page."""
+    filled.post(EVENTS, json={"kind": "completions", "model": 'it\'s $(id) "x"', "input_tokens": 5}).raise_for_status()
+    sign_in(page, reader, f"/explore?of=completions&measure=input_tokens&group_by=model&{question}")
     settled(page)
+    whole = int(shown(page, "section[aria-label=Numbers] tfoot")[0])
+    assert whole > 0
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+
+    def copied(name: str) -> str:
+        page.get_by_role("button", name=name).click()
+        expect(page.get_by_role("button", name="Copied")).to_be_visible()
+        expect(page.get_by_role("button", name=name)).to_be_visible()
+        return str(page.evaluate("navigator.clipboard.readText()"))
+
+    command, program = copied("Copy as curl"), copied("Copy as Python")
+    environment = os.environ | {"TALLYBOOK_ADMIN_KEY": reader}
+
+    def run(*words: str) -> str:
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout
+
+    pages = [json.loads(line) for line in run("sh", "-c", command).splitlines()]
+    assert (
+        sum(result["input_tokens"] for one in pages for bucket in one["data"] for result in bucket["results"]) == whole
+    )
+    printed = run(sys.executable, "-c", program).splitlines()
+    assert sum(ast.literal_eval(line.split(" ", 1)[1])["input_tokens"] for line in printed) == whole
+
+
+def test_where_the_browser_copies_nothing_it_is_copied_by_hand(browser: Browser, server: Server, reader: str) -> None:
+    """As on plain HTTP from another machine."""
+    context = browser.new_context(base_url=f"http://{ELSEWHERE}:{urlsplit(server.url).port}")
+    page = context.new_page()
+    sign_in(page, reader, "/explore?of=completions")
+    settled(page)
     page.get_by_role("button", name="Copy as curl").click()
-    expect(page.get_by_role("button", name="Copied")).to_be_visible()
-    command = page.evaluate("navigator.clipboard.readText()")
-    found = re.search(r"'(http\S+)'", command)
-    assert found
-    assert "Bearer $TALLYBOOK_ADMIN_KEY" in command
-    assert filled.get(found[1]).status_code == 200
-    expect(page.get_by_role("button", name="Copy as Python")).to_be_visible()
+    by_hand = page.get_by_role("dialog", name="Copy by hand")
+    assert by_hand.get_by_label("Text to copy").input_value().startswith(f"curl -s 'http://{ELSEWHERE}:")
+    page.keyboard.press("Escape")
+    expect(by_hand).to_have_count(0)
+    context.close()
 
 
 def test_names_that_mean_harm_do_none(page: Page, filled: httpx.Client, reader: str) -> None:
@@ -433,7 +505,7 @@ def test_names_that_mean_harm_do_none(page: Page, filled: httpx.Client, reader: 
     with page.expect_download() as download:
         page.get_by_role("button", name="CSV").click()
     rows = list(csv.reader(io.StringIO(download.value.path().read_text(), newline="")))
-    names = {row[2] for row in rows[1:]}
+    names = {row[0] for row in rows[1:]}
     assert names == {*MODELS, f"'{HOSTILE[1]}"} - {HOSTILE[1]}
 
 
@@ -447,6 +519,17 @@ def test_an_event_is_seen_live_within_two_seconds(page: Page, filled: httpx.Clie
     expect(calls).to_have_attribute("value", str(before + 1), timeout=4_000)
     assert time.monotonic() - posted < 2
     expect(page.get_by_role("row", name="File searches")).to_be_visible()
+
+
+@pytest.mark.parametrize("behind_s", [90, -3_600])
+def test_the_servers_clock_counts(behind_s: int, page: Page, filled: httpx.Client, reader: str) -> None:
+    page.clock.install(time=float(now_s() - behind_s))
+    sign_in(page, reader, "/live")
+    calls = page.locator("[data-live=calls] data")
+    calls.wait_for()
+    before = int(calls.get_attribute("value") or 0)
+    filled.post(EVENTS, json={"kind": "file_search_calls", "user_id": "now"}).raise_for_status()
+    expect(calls).to_have_attribute("value", str(before + 1), timeout=4_000)
 
 
 def test_a_key_is_made_shown_once_used_and_revoked(page: Page, server: Server, organization: str) -> None:
@@ -497,10 +580,12 @@ def test_an_event_in_quarantine_is_mended_and_another_dropped(
 def test_what_has_no_price_makes_a_price_file(
     page: Page, api: httpx.Client, server: Server, organization: str, tmp_path: Path
 ) -> None:
-    calls = [("own-1", None), ("own-1", "flex"), ("gpt-4.1-mini-2025-04-14", "flex"), ("two words", None)]
+    calls = [("own-1", "default"), ("own-1", "flex"), ("gpt-4.1-mini-2025-04-14", "flex"), ("two words", None),
+             ("@cf/llama", None)]  # fmt: skip
     made = [{"kind": "completions", "model": model, "service_tier": tier, "input_tokens": 9, "output_tokens": 1}
             for model, tier in calls]  # fmt: skip
     made.append({"kind": "embeddings", "model": "own-2", "input_tokens": 9})
+    made.append({"kind": "audio_transcriptions", "model": "own-3", "seconds": 9})
     api.post(EVENTS, json=[{k: v for k, v in event.items() if v} for event in made]).raise_for_status()
     sign_in(page, server.key(organization, [READ]), "/manage")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -509,7 +594,8 @@ def test_what_has_no_price_makes_a_price_file(
     rows = list(csv.DictReader(io.StringIO(page.evaluate("navigator.clipboard.readText()"))))
     assert {(row["model"], row["counted"], row["service_tier"]) for row in rows} == {
         ("own-1", "input", ""), ("own-1", "output", ""), ("own-1", "input", "flex"), ("own-1", "output", "flex"),
-        ("gpt-4.1-mini-2025-04-14", "", "flex"), ("own-2", "input", ""),
+        ("gpt-4.1-mini-2025-04-14", "", "flex"), ("own-2", "input", ""), ("own-3", "seconds", ""),
+        ("@cf/llama", "input", ""), ("@cf/llama", "output", ""),
     }  # fmt: skip
     for row in rows:
         row["price" if row["counted"] else "factor"] = "0.5"
@@ -526,6 +612,94 @@ def test_an_empty_store_shows_how_to_begin(page: Page, server: Server, organizat
     sign_in(page, server.key(organization, [READ]))
     expect(page.get_by_role("heading", name="Nothing has been recorded")).to_be_visible()
     expect(page.locator("pre")).to_contain_text(f"curl -s {server.url}{EVENTS}")
+
+
+def test_addresses_that_make_no_sense_are_questions_all_the_same(page: Page, reader: str) -> None:
+    sign_in(
+        page, reader, "/explore?of=constructor&range=toString&width=valueOf&start=1&end=1e20&chart=x&top=-1&measure=1"
+    )
+    settled(page)
+    expect(page.get_by_role("combobox", name="Of", exact=True)).to_have_value("costs")
+    expect(page.get_by_role("combobox", name="Range", exact=True)).to_have_value("30d")
+
+
+def test_a_range_that_is_none_is_told(page: Page, reader: str) -> None:
+    day = now_s() // DAY_S * DAY_S
+    sign_in(page, reader, f"/explore?of=completions&start={day - 9 * DAY_S}&end={day - 8 * DAY_S}")
+    settled(page)
+    page.get_by_label("To (UTC)").fill("2020-01-01T00:00")
+    page.get_by_label("To (UTC)").press("Enter")
+    page.get_by_label("To (UTC)").blur()
+    expect(page.get_by_role("alert")).to_contain_text("From before To")
+
+
+def test_what_is_held_today_is_its_mean_so_far(page: Page, api: httpx.Client, reader: str) -> None:
+    """Hours to come do not dilute it, whatever the chart shows of them."""
+    day = now_s() // DAY_S * DAY_S
+    held = {"kind": "vector_stores", "vector_store_id": "vs_1", "usage_bytes": 1000, "timestamp": day - 60}
+    api.post(EVENTS, json=held).raise_for_status()
+    sign_in(page, reader, f"/explore?of=vector_stores&measure=usage_bytes&start={day}&end={day + DAY_S}&width=1h")
+    settled(page)
+    assert totals(page) == {"All": Decimal(1000)}
+
+
+@pytest.fixture
+def special(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Starts a server with settings of its own."""
+    started: list[Server] = []
+
+    def start(*args: str) -> Server:
+        started.append(Server.start(tmp_path / "data", args=args))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+def test_where_events_are_not_kept_the_page_tells_what_it_can(browser: Browser, special: Callable[..., Server]) -> None:
+    server = special("--keep-events-days", "2")
+    now = now_s()
+    with server.http() as client:
+        old = [{"kind": "completions", "model": "gpt-4o-2024-08-06", "timestamp": now - 60 - day * DAY_S // 2,
+                "id": str(day), "input_tokens": 100 + day} for day in range(4)]  # fmt: skip
+        client.post(EVENTS, json=old).raise_for_status()
+        context = browser.new_context(base_url=server.url)
+        page = context.new_page()
+        sign_in(page, server.admin_key)
+        settled(page)
+        assert page.get_by_role("alert").count() == 0
+        assert sum(map(int, shown(page, "section.card[aria-label=Tokens]")[1:2])) > 0
+        context.close()
+
+
+def test_an_answer_too_large_for_a_page_is_asked_for_in_smaller_ones(
+    browser: Browser, special: Callable[..., Server]
+) -> None:
+    server = special("--rows-max", "25")
+    now = now_s()
+    made = [{"kind": "completions", "user_id": f"u{user}", "id": f"{day} {user}", "input_tokens": 1,
+             "timestamp": now - 60 - day * DAY_S} for day in range(20) for user in range(20)]  # fmt: skip
+    with server.http() as client:
+        client.post(EVENTS, json=made).raise_for_status()
+    context = browser.new_context(base_url=server.url)
+    page = context.new_page()
+    sign_in(page, server.admin_key, "/explore?of=completions&measure=input_tokens&range=30d&group_by=user_id&top=50")
+    settled(page)
+    assert totals(page) == {f"u{user}": Decimal(20) for user in range(20)}
+    context.close()
+
+
+def test_a_session_expires(browser: Browser, special: Callable[..., Server]) -> None:
+    server = special("--session-s-max", "3")
+    context = browser.new_context(base_url=server.url)
+    page = context.new_page()
+    sign_in(page, server.admin_key, "/live")
+    expect(page.get_by_role("status")).to_contain_text("Your session has ended", timeout=10_000)
+    page.get_by_label("Admin key").fill(server.admin_key)
+    page.keyboard.press("Enter")
+    page.locator("[data-live=calls]").wait_for()
+    context.close()
 
 
 def test_the_page_outlives_a_restart_of_the_server(browser: Browser, tmp_path: Path) -> None:

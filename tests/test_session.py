@@ -56,11 +56,11 @@ def test_the_cookie_is_for_this_page_alone_and_holds_no_key(
     page: httpx.Client, server: Server, organization: str
 ) -> None:
     key = server.key(organization)
+    assert "secure" in sign_in(page, key, origin="https://usage.example.com").headers["set-cookie"].lower().split("; ")
     cookie = sign_in(page, key).headers["set-cookie"]
     token = cookie.partition("=")[2].partition(";")[0]
     assert set(cookie.lower().split("; ")[1:]) == {"httponly", f"max-age={LIFE_S}", "path=/", "samesite=strict"}
     assert key not in cookie
-    assert "secure" in sign_in(page, key, origin="https://usage.example.com").headers["set-cookie"].lower().split("; ")
     with httpx.Client(base_url=server.url, trust_env=False, verify=False) as other:
         assert other.get(QUESTION, headers={"authorization": f"Bearer {token}"}).status_code == 401
         name = cookie.partition("=")[0]
@@ -83,6 +83,19 @@ def test_who_signs_out_is_signed_out(page: httpx.Client, server: Server, organiz
     refused = page.get(QUESTION, headers={"cookie": f"{cookie.name}={cookie.value}"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (401, "session_ended")
     assert page.get("/session", headers={"cookie": f"{cookie.name}={cookie.value}"}).json()["ended"] is True
+
+
+def test_signing_in_ends_the_session_the_browser_has(page: httpx.Client, server: Server, organization: str) -> None:
+    key = server.key(organization)
+    sign_in(page, key)
+    (former,) = page.cookies.jar
+    assert sign_in(page, "sk-admin-nobodys").status_code == 401
+    assert page.get(QUESTION).status_code == 200
+    sign_in(page, key)
+    assert page.get(QUESTION).status_code == 200
+    page.cookies.clear()
+    refused = page.get(QUESTION, headers={"cookie": f"{former.name}={former.value}"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (401, "session_ended")
 
 
 @pytest.mark.parametrize(

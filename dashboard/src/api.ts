@@ -2,13 +2,14 @@
 
 import { isMoney, read } from "./amount";
 import type { Subject } from "./kinds";
-import { SECONDS, type Width, type Window } from "./time";
+import { learn, SECONDS, type Width, type Window } from "./time";
 
 /** An answer that is none: what went wrong, as a sentence for whoever reads the page. */
 export class Refusal extends Error {
   constructor(
     message: string,
     readonly status: number,
+    readonly code: string,
   ) {
     super(message);
   }
@@ -42,32 +43,49 @@ const { rawJSON } = JSON as { rawJSON?: (text: string) => unknown };
 /** Told whenever the server says that nobody is signed in any more. */
 export const signedOut = new EventTarget();
 
-async function send(path: string, options: RequestInit): Promise<Response> {
+/** Longer than the server itself waits for its store. */
+const PATIENCE_MS = 60_000;
+
+/** Sends a request and reads the answer. */
+async function send(path: string, options: RequestInit = {}): Promise<string> {
+  const patience = AbortSignal.timeout(PATIENCE_MS);
+  const signal = options.signal ? AbortSignal.any([options.signal, patience]) : patience;
   let response: Response;
+  let text: string;
   try {
-    response = await fetch(path, { credentials: "same-origin", ...options });
+    response = await fetch(path, { credentials: "same-origin", ...options, signal });
+    text = await response.text();
   } catch (error) {
     if (options.signal?.aborted) throw error;
-    throw new Refusal("The server does not answer. Check that it runs, then try again.", 0);
+    throw new Refusal("The server does not answer. Check that it runs, then try again.", 0, "");
   }
-  if (response.ok) return response;
-  const told = await response.json().catch(() => null);
-  const refusal = new Refusal(told?.error?.message ?? `The server answered ${response.status}.`, response.status);
+  learn(response.headers.get("date"));
+  if (response.ok) return text;
   if (response.status === 401 && path !== "/session") signedOut.dispatchEvent(new Event("ended"));
-  throw refusal;
+  throw refusal(response.status, text);
+}
+
+function refusal(status: number, text: string): Refusal {
+  try {
+    const { message, code } = JSON.parse(text).error;
+    return new Refusal(message, status, code);
+  } catch {
+    const remedy = "Try again in a moment; if that does not help, look at the server's log, or the proxy's before it.";
+    return new Refusal(`The server answered ${status} without a reason. ${remedy}`, status, "");
+  }
 }
 
 export async function get<Answer>(path: string, parameters: Parameters = [], signal?: AbortSignal): Promise<Answer> {
-  return (await send(address(path, parameters), signal ? { signal } : {})).json();
+  return JSON.parse(await getText(path, parameters, signal));
 }
 
 /** The answer as it came. */
-export async function getText(path: string, parameters: Parameters, signal: AbortSignal): Promise<string> {
-  return (await send(address(path, parameters), { signal })).text();
+export function getText(path: string, parameters: Parameters, signal?: AbortSignal): Promise<string> {
+  return send(address(path, parameters), signal ? { signal } : {});
 }
 
 export async function change<Answer>(method: "POST" | "DELETE", path: string, body?: string): Promise<Answer> {
-  return (await send(path, { method, ...(body === undefined ? {} : { body }) })).json();
+  return JSON.parse(await send(path, { method, ...(body === undefined ? {} : { body }) }));
 }
 
 export function address(path: string, parameters: Parameters): string {
@@ -108,16 +126,16 @@ export function parameters(
   groupBy: readonly string[],
   filters: Readonly<Record<string, readonly string[]>>,
 ): [string, string][] {
-  const limit = () => {
+  const most = () => {
     if (width === "all") return 1;
-    const most = width === "1d" && subject.measures[0] === "amount" ? COSTS_BY_DAY : LIMITS[width];
-    return Math.min(most, Math.ceil((window.end - window.start) / SECONDS[width]) + 1);
+    const allowed = width === "1d" && subject.measures[0] === "amount" ? COSTS_BY_DAY : LIMITS[width];
+    return Math.min(allowed, Math.ceil((window.end - window.start) / SECONDS[width]) + 1);
   };
   return [
     ["start_time", String(window.start)],
     ["end_time", String(window.end)],
     ["bucket_width", width],
-    ["limit", String(limit())],
+    ["limit", String(most())],
     ...groupBy.map((name): [string, string] => ["group_by", name]),
     ...Object.entries(filters).flatMap(([dimension, values]) =>
       values.map((value): [string, string] => [subject.filters[dimension] ?? dimension, value]),
@@ -125,32 +143,33 @@ export function parameters(
   ];
 }
 
-/** Asks page by page, and returns all buckets. */
-export async function buckets(
-  subject: Subject,
-  asked: [string, string][],
-  signal?: AbortSignal,
-): Promise<Page["data"]> {
+/** Asks page by page, and returns all buckets. Where a page would have too many results it asks for fewer buckets. */
+export async function buckets(subject: Subject, asked: Parameters, signal?: AbortSignal): Promise<Page["data"]> {
   const found: Page["data"] = [];
+  let query = asked;
   let next: string | null = null;
   do {
-    const query: [string, string][] = next ? [...asked, ["page", next]] : asked;
-    const response = await send(address(subject.path, query), signal ? { signal } : {});
-    const isCosts = subject.measures.some(isMoney);
-    const page: Page = isCosts ? JSON.parse(await response.text(), decimals) : await response.json();
-    found.push(...page.data);
-    next = page.next_page;
-  } while (next);
+    try {
+      const text = await getText(subject.path, next ? [...query, ["page", next]] : query, signal);
+      const page: Page = JSON.parse(text, subject.measures.some(isMoney) ? decimals : whole);
+      found.push(...page.data);
+      next = page.next_page;
+    } catch (error) {
+      const fewer = Math.floor(limit(query) / 2);
+      if (!(error instanceof Refusal) || error.code !== "too_many_results" || !fewer) throw error;
+      query = query.map(([name, value]) => [name, name === "limit" ? String(fewer) : value]);
+      next ??= ""; // the first page once more
+    }
+  } while (next !== null);
   return found;
 }
 
+export function limit(asked: Parameters): number {
+  return Number(asked.find(([name]) => name === "limit")?.[1]);
+}
+
 /** Asks for one measure. */
-export async function rows(
-  subject: Subject,
-  measure: string,
-  asked: [string, string][],
-  signal?: AbortSignal,
-): Promise<Rows> {
+export async function rows(subject: Subject, measure: string, asked: Parameters, signal?: AbortSignal): Promise<Rows> {
   const groupBy = asked.filter(([name]) => name === "group_by").map(([, value]) => value);
   const found = await buckets(subject, asked, signal);
   return {
@@ -166,12 +185,18 @@ export async function rows(
 }
 
 export function number(result: Result, measure: string): bigint {
-  return isMoney(measure) ? (result.amount as { value: bigint }).value : BigInt(result[measure] as number);
+  return isMoney(measure) ? (result.amount as { value: bigint }).value : BigInt(result[measure] as number | bigint);
 }
 
 /** Amounts with every digit they were written with; browsers that cannot tell these give those of a float. */
 const decimals = ((key, value, context) =>
   key === "value" ? read(context?.source ?? String(value)) : value) satisfies SourceReviver as Reviver;
+
+/** Whole numbers too large for a float, with all their digits. */
+const whole = ((_, value, context) =>
+  typeof value === "number" && !Number.isSafeInteger(value) && /^-?\d+$/.test(context?.source ?? "")
+    ? BigInt(context?.source ?? "")
+    : value) satisfies SourceReviver as Reviver;
 
 /** Numbers that are written again exactly as they came; browsers that cannot do so write floats. */
 export const verbatim = ((_, value, context) =>

@@ -17,7 +17,7 @@ import { approximate, axis, isMoney, ratio, share, show } from "./amount";
 import { useColours } from "./hooks";
 import type { ChartKind } from "./question";
 import { label, type Tally } from "./series";
-import { bucket, named, SECONDS, tick, type Width } from "./time";
+import { bucket, into, named, tick, type Width, type Window } from "./time";
 
 ChartJs.register(
   BarController,
@@ -48,11 +48,11 @@ interface Shown {
   width: Width;
   kind: ChartKind;
   title: string;
-  /** Called with the seconds from the first to the last bucket chosen, by a click or by a stretch drawn. */
-  onChoose?: (start: number, end: number) => void;
+  /** Looks into the buckets chosen, by a click or by a stretch drawn. */
+  look?: (window: Window) => void;
 }
 
-export function Chart({ tally, measure, width, kind, title, onChoose }: Shown) {
+export function Chart({ tally, measure, width, kind, title, look }: Shown) {
   const canvas = useRef<HTMLCanvasElement>(null);
   const chart = useRef<ChartJs | null>(null);
   const colours = useColours();
@@ -81,8 +81,14 @@ export function Chart({ tally, measure, width, kind, title, onChoose }: Shown) {
     const place = scale.getValueForPixel(event.offsetX) ?? 0;
     return Math.max(0, Math.min(tally.buckets.length - 1, Math.round(place)));
   };
+  const isInside = ({ offsetX, offsetY }: PointerEvent) => {
+    const area = chart.current?.chartArea;
+    return area && offsetX >= area.left && offsetX <= area.right && offsetY >= area.top && offsetY <= area.bottom;
+  };
   const begin = (event: PointerEvent) => {
-    const place = event.button === 0 && onChoose ? at(event) : null;
+    // A finger asks what a bar is; the table below leads into it. What is under the axis is no bar.
+    if (!look || event.button !== 0 || event.pointerType === "touch" || !isInside(event)) return;
+    const place = at(event);
     if (place === null) return;
     canvas.current?.setPointerCapture(event.pointerId);
     setStretch([place, place]);
@@ -96,15 +102,15 @@ export function Chart({ tally, measure, width, kind, title, onChoose }: Shown) {
     setStretch(null);
     const first = tally.buckets[Math.min(...stretch)];
     const last = tally.buckets[Math.max(...stretch)];
-    if (first && last) onChoose?.(first.start, Math.max(last.end, last.start + SECONDS[width]));
+    if (first && last) look?.(into(first, last, width));
   };
 
   return (
-    <div class={onChoose ? "chart choosable" : "chart"}>
+    <div class={look ? "chart choosable" : "chart"}>
       <canvas
         ref={canvas}
         role="img"
-        aria-label={`${title}: ${show(tally.total, measure)}. The table below has the numbers.`}
+        aria-label={`${title}: ${show(tally.total, measure)}. The table below has all numbers.`}
         onPointerDown={begin}
         onPointerMove={move}
         onPointerUp={end}
@@ -132,11 +138,13 @@ function configuration(tally: Tally, measure: string, width: Width, kind: ChartK
   const grid = style("line");
   const drawn = (value: bigint, at: number) =>
     isShare ? ratio(value, tally.sums[at] ?? 0n) : approximate(value, measure);
+  const pointRadius = starts.length > 1 ? 0 : 3; // one point makes no line
+  const isBelow = tally.series.some(({ values }) => values.some((value) => value < 0n));
   const datasets = tally.series.map((series, place) => {
     const shade = style(colour(place, series.isRest));
     const points = { label: label(series), data: series.values.map(drawn) };
     return isLines
-      ? { ...points, borderColor: shade, backgroundColor: shade, borderWidth: 1.75, pointRadius: 0, pointHitRadius: 8 }
+      ? { ...points, borderColor: shade, backgroundColor: shade, borderWidth: 1.75, pointRadius, pointHitRadius: 8 }
       : { ...points, backgroundColor: shade, stack: "all", categoryPercentage: 0.86, barPercentage: 1 };
   });
   const options = {
@@ -158,7 +166,7 @@ function configuration(tally: Tally, measure: string, width: Width, kind: ChartK
       y: {
         stacked: !isLines,
         beginAtZero: true,
-        ...(isShare ? { max: 1 } : {}),
+        ...(isShare && !isBelow ? { max: 1 } : {}),
         grid: { color: grid },
         border: { display: false },
         ticks: {

@@ -1,11 +1,11 @@
 // Explore: one question, its chart, and the same numbers as a table.
 
-import { useId, useState } from "preact/hooks";
+import { useId, useRef, useState } from "preact/hooks";
 import { share } from "./amount";
 import { parameters, type Rows, rows } from "./api";
 import { Chart, colour } from "./chart";
 import { csv, save } from "./csv";
-import { go, useAnswer } from "./hooks";
+import { go, useAnswer, useFresh } from "./hooks";
 import { SUBJECTS, words } from "./kinds";
 import type { ViewProps } from "./main";
 import { Answered, Choose, Copy, Figure, Scroll, Switch } from "./parts";
@@ -25,7 +25,8 @@ import {
   window,
 } from "./question";
 import { label, type Series, type Tally, tally } from "./series";
-import { bucket, iso, moment, RANGES, SECONDS, tick, type Width, widths } from "./time";
+import { iso, LAST, moment, now, RANGES, type Width, type Window, widths } from "./time";
+import { Times } from "./times";
 
 export function Explore({ address }: ViewProps) {
   const question = fromAddress(address.searchParams);
@@ -33,10 +34,11 @@ export function Explore({ address }: ViewProps) {
   const put = (changed: Partial<Question>) => go(toAddress({ ...question, ...changed }));
   // What is only looked at otherwise is not asked for again.
   const { of, measure, range, groupBy, filters } = question;
-  const key = JSON.stringify([of, measure, range, width(question), groupBy, filters]);
-  const answer = useAnswer(key, async (signal) => {
-    const at = width(question);
-    return { question, width: at, found: await rows(subject, measure, asked(question), signal) };
+  const fresh = useFresh();
+  const key = JSON.stringify([of, measure, range, width(question), groupBy, filters, isNamed(range) && fresh]);
+  const answer = useAnswer(key, async (signal): Promise<Found> => {
+    const [wide, at] = [width(question), now() + 1];
+    return { question, width: wide, at, found: await rows(subject, measure, asked(question), signal) };
   });
   return (
     <>
@@ -44,18 +46,21 @@ export function Explore({ address }: ViewProps) {
       <Form question={question} put={put} />
       <Filters key={of} question={question} put={put} />
       <Answered answer={answer} height="34rem">
-        {({ question: answered, width: at, found }) => (
+        {(found) => (
           // The numbers on screen belong to the question they answered; how they are shown, to the present one.
           <Result
-            question={{ ...answered, top: question.top, chart: question.chart, table: question.table }}
-            width={at}
-            found={found}
+            {...found}
+            question={{ ...found.question, top: question.top, chart: question.chart, table: question.table }}
             put={put}
           />
         )}
       </Answered>
     </>
   );
+}
+
+function isNamed(range: Question["range"]): boolean {
+  return typeof range === "string";
 }
 
 type Put = (changed: Partial<Question>) => void;
@@ -144,16 +149,19 @@ function whole({ start, end }: { start: number; end: number }) {
 
 function Between({ question, put }: { question: Question; put: Put }) {
   const { start, end } = window(question);
-  const field = (text: string, value: number, set: (instant: number) => { start: number; end: number }) => (
+  const [isWrong, setIsWrong] = useState(false);
+  const field = (text: string, value: number, range: (instant: number) => Window) => (
     <label class="field">
       <span>{text} (UTC)</span>
       <input
         type="datetime-local"
+        aria-invalid={isWrong}
         value={iso(value).slice(0, 16)}
         onChange={(event) => {
-          const instant = Date.parse(`${event.currentTarget.value}Z`) / 1000;
-          const range = set(instant);
-          if (instant > 0 && range.start < range.end) put({ range, width: null });
+          const wanted = range(Date.parse(`${event.currentTarget.value}Z`) / 1000);
+          const isGood = wanted.start > 0 && wanted.start < wanted.end && wanted.end <= LAST;
+          setIsWrong(!isGood);
+          if (isGood) put({ range: wanted, width: null });
         }}
       />
     </label>
@@ -162,9 +170,16 @@ function Between({ question, put }: { question: Question; put: Put }) {
     <>
       {field("From", start, (instant) => ({ start: instant, end }))}
       {field("To", end, (instant) => ({ start, end: instant }))}
+      {isWrong && (
+        <p class="wrong" role="alert">
+          Give two times, From before To. The chart still shows the former range.
+        </p>
+      )}
     </>
   );
 }
+
+const COMPLETED_MAX = 1000;
 
 function Filters({ question, put }: { question: Question; put: Put }) {
   const subject = about(question);
@@ -173,13 +188,14 @@ function Filters({ question, put }: { question: Question; put: Put }) {
   const [text, setText] = useState("");
   const [isWanted, setIsWanted] = useState(false);
   const list = useId();
+  const input = useRef<HTMLInputElement>(null);
   const { start, end } = window(question);
   // What there is to choose from, asked for once somebody is about to choose.
   const key = isWanted ? JSON.stringify([question.of, dimension, question.range]) : "";
   const known = useAnswer(key, async (signal) => {
     if (!key) return [];
     const all = parameters(subject, { start, end }, "all", [dimension], {});
-    const { series } = tally(await rows(subject, question.measure, all, signal), 1000);
+    const { series } = tally(await rows(subject, question.measure, all, signal), COMPLETED_MAX);
     return series.flatMap(({ names: [name] }) => (name ? [name] : []));
   });
   const chosen = (name: string) => question.filters[name] ?? [];
@@ -205,6 +221,7 @@ function Filters({ question, put }: { question: Question; put: Put }) {
       <label class="field">
         <span class="unseen">{words(dimension)} to show</span>
         <input
+          ref={input}
           list={list}
           value={text}
           maxLength={300}
@@ -213,7 +230,7 @@ function Filters({ question, put }: { question: Question; put: Put }) {
           onInput={(event) => setText(event.currentTarget.value)}
         />
         <datalist id={list}>
-          {(known.value ?? []).map((name) => (
+          {(known.isLoading || known.error ? [] : (known.value ?? [])).map((name) => (
             <option key={name} value={name} />
           ))}
         </datalist>
@@ -227,12 +244,13 @@ function Filters({ question, put }: { question: Question; put: Put }) {
             class="chip"
             title={value}
             aria-label={`Remove the filter ${words(name)} ${value}`}
-            onClick={() =>
+            onClick={() => {
               set(
                 name,
                 chosen(name).filter((one) => one !== value),
-              )
-            }
+              );
+              input.current?.focus();
+            }}
           >
             <span class="quiet">{words(name)}</span> <bdi>{value}</bdi> <span aria-hidden="true">×</span>
           </button>
@@ -242,19 +260,27 @@ function Filters({ question, put }: { question: Question; put: Put }) {
   );
 }
 
-function Result({ question, width: at, found, put }: { question: Question; width: Width; found: Rows; put: Put }) {
+interface Found {
+  question: Question;
+  width: Width;
+  found: Rows;
+  /** When it was asked. */
+  at: number;
+}
+
+function Result({ question, width: wide, found, at, put }: Found & { put: Put }) {
   const subject = about(question);
-  const counted = tally(found, question.top, subject.isLevel);
+  const counted = tally(found, question.top, subject.isLevel ? at : undefined);
   const title = `${subject.label}${question.measure === "amount" ? "" : `, ${words(question.measure).toLowerCase()}`}`;
   const first = counted.buckets[0];
   const last = counted.buckets.at(-1);
-  const into = (start: number, end: number) => put({ range: { start, end }, width: null });
+  const look = (range: Window) => put({ range, width: null });
   return (
     <>
       <section class="panel" aria-label="Chart">
         <div class="summary">
           <h2>{title}</h2>
-          <p class="total">
+          <p class="total" role="status" aria-label="Total">
             <Figure value={counted.total} measure={question.measure} />
             {subject.isLevel && <span class="quiet"> on average</span>}
           </p>
@@ -267,10 +293,10 @@ function Result({ question, width: at, found, put }: { question: Question; width
         <Chart
           tally={counted}
           measure={question.measure}
-          width={at}
+          width={wide}
           kind={question.chart}
           title={title}
-          onChoose={into}
+          look={look}
         />
       </section>
       <section class="panel" aria-label="Numbers">
@@ -294,7 +320,7 @@ function Result({ question, width: at, found, put }: { question: Question; width
         {question.table === "totals" ? (
           <Totals question={question} counted={counted} put={put} />
         ) : (
-          <Times question={question} counted={counted} width={at} into={into} />
+          <Times measure={question.measure} counted={counted} width={wide} look={look} />
         )}
       </section>
     </>
@@ -409,68 +435,6 @@ function Name({ series, question, put }: { series: Series; question: Question; p
         );
       })}
     </>
-  );
-}
-
-function Times({
-  question,
-  counted,
-  width: at,
-  into,
-}: {
-  question: Question;
-  counted: Tally;
-  width: Width;
-  into: (start: number, end: number) => void;
-}) {
-  const { measure } = question;
-  return (
-    <Scroll label="Numbers over time" isTall>
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">From (UTC)</th>
-            <th scope="col" class="number">
-              Total
-            </th>
-            {counted.series.map((series, place) => (
-              <th scope="col" class="number" key={JSON.stringify(series.names) + series.isRest}>
-                <span class={`swatch ${colour(place, series.isRest)}`} />
-                <bdi>{label(series)}</bdi>
-              </th>
-            ))}
-          </tr>
-        </thead>
-        <tbody>
-          {counted.buckets.map(({ start, end }, place) => (
-            <tr key={start}>
-              <th scope="row">
-                {at === "1m" ? (
-                  bucket(start, at)
-                ) : (
-                  <button
-                    type="button"
-                    class="into"
-                    title={`Into ${tick(start, at)}`}
-                    onClick={() => into(start, Math.max(end, start + SECONDS[at]))}
-                  >
-                    {bucket(start, at)}
-                  </button>
-                )}
-              </th>
-              <td class="number">
-                <Figure value={counted.sums[place] ?? 0n} measure={measure} />
-              </td>
-              {counted.series.map((series) => (
-                <td class="number" key={JSON.stringify(series.names) + series.isRest}>
-                  <Figure value={series.values[place] ?? 0n} measure={measure} />
-                </td>
-              ))}
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </Scroll>
   );
 }
 

@@ -53,6 +53,46 @@ export function useAnswer<Value>(key: string, load: (signal: AbortSignal) => Pro
   return { value: state.value, error: isLoading ? undefined : state.error, isLoading, again };
 }
 
+const FRESH_MS = 5 * 60_000;
+
+/** Changes every five minutes while somebody looks, and when somebody looks again after as long. */
+export function useFresh(): number {
+  const [turn, setTurn] = useState(0);
+  useEffect(() => {
+    let since = Date.now();
+    const look = () => {
+      if (document.hidden || Date.now() - since < FRESH_MS) return;
+      since = Date.now();
+      setTurn((before) => before + 1);
+    };
+    const timer = setInterval(look, FRESH_MS / 10);
+    document.addEventListener("visibilitychange", look);
+    return () => {
+      clearInterval(timer);
+      document.removeEventListener("visibilitychange", look);
+    };
+  }, []);
+  return turn;
+}
+
+/** Does one thing at a time: what is asked for while another is under way is left out. */
+export function useOnce(): [boolean, (work: () => Promise<void>) => Promise<void>] {
+  const [isUnderWay, setIsUnderWay] = useState(false);
+  const underWay = useRef(false);
+  const once = useCallback(async (work: () => Promise<void>) => {
+    if (underWay.current) return;
+    underWay.current = true;
+    setIsUnderWay(true);
+    try {
+      await work();
+    } finally {
+      underWay.current = false;
+      setIsUnderWay(false);
+    }
+  }, []);
+  return [isUnderWay, once];
+}
+
 /** Counts how often the viewer's colours have changed, for what is drawn and not styled. */
 export function useColours(): number {
   const [changes, setChanges] = useState(0);

@@ -2,7 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { change, get, type List, type SignedIn } from "./api";
-import { useAnswer } from "./hooks";
+import { useAnswer, useOnce } from "./hooks";
 import { Answered, Copy, Problem, Scroll } from "./parts";
 import { moment, now } from "./time";
 
@@ -124,16 +124,19 @@ function NewKey({ signedIn, onMade }: { signedIn: SignedIn; onMade: (key: { name
   const [scopes, setScopes] = useState<string[]>(["api.usage.read"]);
   const [days, setDays] = useState("");
   const [error, setError] = useState<Error>();
-  const make = async (event: Event) => {
+  const [isMaking, once] = useOnce();
+  const make = (event: Event) => {
     event.preventDefault();
-    setError(undefined);
-    try {
-      const life = days ? { expires_in_seconds: Number(days) * 86_400 } : {};
-      onMade(await change("POST", KEYS, JSON.stringify({ name, scopes, ...life })));
-      setName("");
-    } catch (refused) {
-      setError(refused as Error);
-    }
+    return once(async () => {
+      setError(undefined);
+      try {
+        const life = days ? { expires_in_seconds: Number(days) * 86_400 } : {};
+        onMade(await change("POST", KEYS, JSON.stringify({ name, scopes, ...life })));
+        setName("");
+      } catch (refused) {
+        setError(refused as Error);
+      }
+    });
   };
   return (
     <form class="form" onSubmit={make}>
@@ -167,7 +170,7 @@ function NewKey({ signedIn, onMade }: { signedIn: SignedIn; onMade: (key: { name
           ))}
         </select>
       </label>
-      <button type="submit" class="main" disabled={!scopes.length}>
+      <button type="submit" class="main" disabled={!scopes.length || isMaking}>
         Create
       </button>
       {error && <Problem error={error} />}

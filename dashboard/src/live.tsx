@@ -8,6 +8,7 @@ import type { ViewProps } from "./main";
 import { Figure, Problem, Scroll } from "./parts";
 import { type Series, type Tally, tally } from "./series";
 import { floor, midnight, now, SECONDS, tick } from "./time";
+import { Folded } from "./times";
 
 const EVERY_MS = 1_000;
 const MINUTES = 60;
@@ -27,8 +28,8 @@ interface Seen {
 
 async function look(before: Seen | undefined, signal: AbortSignal): Promise<Seen> {
   const at = now() + 1;
-  const day = midnight(at);
-  const minute = floor(at, 60);
+  const day = midnight(at - 1);
+  const minute = floor(at - 1, 60);
   const isNew = !before || before.day !== day || before.minute !== minute;
   const today = new Map(before?.today);
   const minutes = new Map(before?.minutes);
@@ -37,8 +38,7 @@ async function look(before: Seen | undefined, signal: AbortSignal): Promise<Seen
       const sum = await total(kind, calls, day, at, signal);
       const isChanged = isNew || sum !== before.today.get(name);
       today.set(name, sum);
-      if (isChanged && sum > 0n) minutes.set(name, await byMinute(kind, calls, minute, signal));
-      if (sum === 0n) minutes.delete(name);
+      if (isChanged) minutes.set(name, await byMinute(kind, calls, minute, signal));
       return isChanged;
     }),
   );
@@ -139,6 +139,7 @@ function Minutes({ seen }: { seen: Seen }) {
         <p class="quiet">the last hour, UTC{last && `, to ${tick(last.end, "1m")}`}</p>
       </div>
       <Chart tally={counted} measure={CALLS} width="1m" kind="bars" title="Calls by minute" />
+      <Folded counted={counted} measure={CALLS} width="1m" />
       <Scroll label="Calls by kind">
         <table>
           <thead>
@@ -156,9 +157,10 @@ function Minutes({ seen }: { seen: Seen }) {
             </tr>
           </thead>
           <tbody>
-            {COUNTED.filter(({ name }) => (seen.today.get(name) ?? 0n) > 0n).map(({ name, kind }) => {
+            {COUNTED.map(({ name, kind }) => {
               const place = counted.series.findIndex(({ names }) => names[0] === kind.label);
               const series = counted.series[place];
+              if (!series && !seen.today.get(name)) return null;
               return (
                 <tr key={name}>
                   <th scope="row">

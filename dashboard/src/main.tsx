@@ -35,6 +35,14 @@ function Page() {
     get<Session>("/session").then(setSession, setError);
   };
   useEffect(begin, []);
+  // Somebody may have signed in with another key meanwhile, in another tab.
+  useEffect(() => {
+    const look = () => {
+      if (!document.hidden) get<Session>("/session").then(setSession, () => {});
+    };
+    document.addEventListener("visibilitychange", look);
+    return () => document.removeEventListener("visibilitychange", look);
+  }, []);
   useEffect(() => {
     const end = () => setSession({ key: null, ended: true });
     signedOut.addEventListener("ended", end);
@@ -87,7 +95,7 @@ function Page() {
         </div>
       </header>
       <main>
-        <View address={address} signedIn={session.key} />
+        <View key={session.key.id} address={address} signedIn={session.key} />
       </main>
     </>
   );

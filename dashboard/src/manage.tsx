@@ -6,9 +6,25 @@ import type { ViewProps } from "./main";
 import { Prices, Unpriced } from "./prices";
 import { Quarantine } from "./quarantine";
 
+/** Whoever does this looks for something else. */
+const MOVES = ["wheel", "touchstart", "keydown", "pointerdown"];
+
 export function Manage({ address, signedIn }: ViewProps) {
+  // What a link leads to is further down once the lists above it are there.
   useEffect(() => {
-    document.getElementById(address.hash.slice(1))?.scrollIntoView();
+    const target = document.getElementById(address.hash.slice(1));
+    const lists = document.querySelector("main");
+    if (!target || !lists) return;
+    const watcher = new ResizeObserver(() => target.scrollIntoView());
+    const stop = () => watcher.disconnect();
+    watcher.observe(lists);
+    const timer = setTimeout(stop, 3000);
+    for (const moved of MOVES) window.addEventListener(moved, stop, { once: true });
+    return () => {
+      stop();
+      clearTimeout(timer);
+      for (const moved of MOVES) window.removeEventListener(moved, stop);
+    };
   }, [address.hash]);
   const may = (scope: string) => signedIn.scopes.includes(scope);
   return (

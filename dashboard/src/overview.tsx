@@ -1,16 +1,17 @@
 // Overview: what was spent and used today, in 7 and in 30 days, by whom and on what; and what needs a hand.
 
 import { approximate, brief, change, exact, ratio, share, show } from "./amount";
-import { buckets, get, type List, number, parameters, type Result, type Rows, rows } from "./api";
+import { buckets, get, type List, number, parameters, Refusal, type Rows, rows } from "./api";
 import { Chart, colour } from "./chart";
 import { Empty } from "./empty";
 import { exploring } from "./explore";
-import { type Answer, useAnswer } from "./hooks";
+import { type Answer, useAnswer, useFresh } from "./hooks";
 import { KINDS, type Subject, subject, words } from "./kinds";
 import type { ViewProps } from "./main";
 import { Answered, Figure } from "./parts";
 import { label, tally } from "./series";
-import { midnight, now, SECONDS, type Width, type Window } from "./time";
+import { floor, midnight, now, SECONDS, type Width, type Window } from "./time";
+import { Folded } from "./times";
 
 const DAY = SECONDS["1d"];
 const PERIODS = [
@@ -29,33 +30,61 @@ const HEADLINES = [
 
 interface Compared {
   now: bigint;
-  before: bigint;
+  /** Null where it cannot be told any more. */
+  before: bigint | null;
 }
 
-/** For each headline, sums of each period and of the one before it, which ends at the same time of day. */
+/** A total of each day of a window, by measure. */
+type Days = ReadonlyMap<string, bigint>[];
+
+const LONGEST = Math.max(...PERIODS.map(({ days }) => days));
+
+async function days(kinds: readonly Subject[], window: Window, signal: AbortSignal): Promise<Days> {
+  const found = await Promise.all(kinds.map((kind) => buckets(kind, parameters(kind, window, "1d", [], {}), signal)));
+  const sums: Map<string, bigint>[] = [];
+  for (const [place, kind] of found.entries()) {
+    for (const measure of kinds[place]?.measures ?? []) {
+      for (const [day, { results }] of kind.entries()) {
+        const sum = results.reduce((so, result) => so + number(result, measure), 0n);
+        sums[day] ??= new Map();
+        sums[day].set(measure, (sums[day].get(measure) ?? 0n) + sum);
+      }
+    }
+  }
+  return sums;
+}
+
+/** The days before a period, up to the same time of day: to the minute or, where minutes are not kept, the hour. */
+async function before(
+  kinds: readonly Subject[],
+  length: number,
+  at: number,
+  signal: AbortSignal,
+): Promise<Days | null> {
+  const end = at - length * DAY;
+  const start = midnight(at - 1) - (2 * length - 1) * DAY;
+  for (const step of [SECONDS["1m"], SECONDS["1h"]]) {
+    try {
+      return floor(end, step) > start ? await days(kinds, { start, end: floor(end, step) }, signal) : [];
+    } catch (error) {
+      if (!(error instanceof Refusal) || error.code !== "not_kept") throw error;
+    }
+  }
+  return null;
+}
+
+/** For each headline, sums of each period and of the one before it. */
 async function compare(kinds: readonly Subject[], at: number, signal: AbortSignal): Promise<Compared[][]> {
-  const today = midnight(at);
-  const days = async (window: Window): Promise<Result[][]> => {
-    const found = await Promise.all(kinds.map((kind) => buckets(kind, parameters(kind, window, "1d", [], {}), signal)));
-    return found.flatMap((kind) => kind.map(({ results }, day) => results.map((result) => ({ ...result, day }))));
-  };
-  const longest = PERIODS[PERIODS.length - 1]?.days ?? 1;
   const [present, ...earlier] = await Promise.all([
-    days({ start: today - (longest - 1) * DAY, end: at }),
-    ...PERIODS.map((period) => days({ start: today - (2 * period.days - 1) * DAY, end: at - period.days * DAY })),
+    days(kinds, { start: midnight(at - 1) - (LONGEST - 1) * DAY, end: at }, signal),
+    ...PERIODS.map((period) => before(kinds, period.days, at, signal)),
   ]);
-  const add = (results: Result[], measures: readonly string[]) =>
-    measures.reduce(
-      (sum, measure) => results.reduce((so, result) => so + (measure in result ? number(result, measure) : 0n), sum),
-      0n,
-    );
+  const add = (sums: Days, measures: readonly string[]) =>
+    sums.reduce((sum, day) => measures.reduce((so, measure) => so + (day.get(measure) ?? 0n), sum), 0n);
   return HEADLINES.map(({ measures }) =>
     PERIODS.map((period, place) => ({
-      now: add(
-        (present ?? []).flat().filter(({ day }) => (day as number) >= longest - period.days),
-        measures,
-      ),
-      before: add((earlier[place] ?? []).flat(), measures),
+      now: add(present?.slice(-period.days) ?? [], measures),
+      before: earlier[place] ? add(earlier[place], measures) : null,
     })),
   );
 }
@@ -65,28 +94,40 @@ const COSTS = subject("costs");
 const MODELS = KINDS.flatMap(([, kind]) => (kind.calls === "num_model_requests" ? [kind] : []));
 
 export function Overview(_: ViewProps) {
+  const fresh = useFresh();
   const at = now() + 1;
-  const spend = useAnswer("spend", (signal) => compare([COSTS], at, signal));
-  const used = useAnswer("used", (signal) => compare(MODELS, at, signal));
-  const isEmpty = [...(spend.value ?? [null]), ...(used.value ?? [null])].every((compared) =>
-    compared?.every(({ now, before }) => now === 0n && before === 0n),
+  const spend = useAnswer(`spend ${fresh}`, (signal) => compare([COSTS], at, signal));
+  const used = useAnswer(`used ${fresh}`, (signal) => compare(MODELS, at, signal));
+  const unpriced = useAnswer(`unpriced ${fresh}`, (signal) =>
+    get<List<Unpriced>>(
+      "/v1/organization/costs/unpriced",
+      [
+        ["start_time", String(midnight(at - 1) - (LONGEST - 1) * DAY)],
+        ["count_events", "false"],
+      ],
+      signal,
+    ),
   );
+  const isNothing = (answer: Answer<Compared[][]>) =>
+    answer.value?.every((compared) => compared.every(({ now, before }) => now === 0n && !before));
+  if (isNothing(spend) && isNothing(used) && unpriced.value?.data.length === 0) {
+    return (
+      <>
+        <h1 tabindex={-1}>Overview</h1>
+        <Empty />
+      </>
+    );
+  }
   return (
     <>
       <h1 tabindex={-1}>Overview</h1>
-      <ToMend />
-      {isEmpty ? (
-        <Empty />
-      ) : (
-        <>
-          <section class="cards" aria-label="Headlines">
-            {HEADLINES.map(({ label, measure }, place) => (
-              <Headline key={label} label={label} measure={measure} place={place} answer={place ? used : spend} />
-            ))}
-          </section>
-          <Tops at={at} />
-        </>
-      )}
+      <section class="cards" aria-label="Headlines">
+        {HEADLINES.map(({ label, measure }, place) => (
+          <Headline key={label} label={label} measure={measure} place={place} answer={place ? used : spend} />
+        ))}
+        <ToMend unpriced={unpriced} fresh={fresh} />
+      </section>
+      <Tops at={at} fresh={fresh} />
     </>
   );
 }
@@ -109,8 +150,8 @@ function Headline({
         {(compared) => (
           <dl>
             {PERIODS.map((period, place) => {
-              const { now, before } = compared[headline]?.[place] ?? { now: 0n, before: 0n };
-              const moved = change(now, before);
+              const { now, before } = compared[headline]?.[place] ?? { now: 0n, before: null };
+              const moved = before === null ? null : change(now, before);
               return (
                 <div key={period.label}>
                   <dt>{period.label}</dt>
@@ -118,7 +159,10 @@ function Headline({
                     <data value={exact(now, measure)} title={show(now, measure)}>
                       {brief(approximate(now, measure), measure)}
                     </data>
-                    <span class="change" title={`${show(before, measure)}, ${period.before}`}>
+                    <span
+                      class="change"
+                      title={before === null ? "No longer kept" : `${show(before, measure)}, ${period.before}`}
+                    >
                       {moved ?? "–"}
                       <span class="unseen"> against {period.before}</span>
                     </span>
@@ -133,11 +177,13 @@ function Headline({
   );
 }
 
-function Tops({ at }: { at: number }) {
-  const window = { start: midnight(at) - 29 * DAY, end: at };
+function Tops({ at, fresh }: { at: number; fresh: number }) {
+  const window = { start: midnight(at - 1) - (LONGEST - 1) * DAY, end: at };
   const by = (dimension: string, width: Width | "all") =>
     // biome-ignore lint/correctness/useHookAtTopLevel: called as often each time
-    useAnswer(dimension, (signal) => rows(COSTS, "amount", parameters(COSTS, window, width, [dimension], {}), signal));
+    useAnswer(`${dimension} ${fresh}`, (signal) =>
+      rows(COSTS, "amount", parameters(COSTS, window, width, [dimension], {}), signal),
+    );
   const models = by("model", "1d");
   const others = ["project_id", "user_id", "api_key_id"].map((dimension) => ({
     dimension,
@@ -153,9 +199,15 @@ function Tops({ at }: { at: number }) {
           <a href={exploring({})}>Explore</a>
         </div>
         <Answered answer={models} height="17rem">
-          {(found) => (
-            <Chart tally={tally(found, 8)} measure="amount" width="1d" kind="bars" title="Spend by day and model" />
-          )}
+          {(found) => {
+            const counted = tally(found, 8);
+            return (
+              <>
+                <Chart tally={counted} measure="amount" width="1d" kind="bars" title="Spend by day and model" />
+                <Folded counted={counted} measure="amount" width="1d" />
+              </>
+            );
+          }}
         </Answered>
       </section>
       <section class="cards halves" aria-label="Top five of 30 days">
@@ -220,7 +272,7 @@ function TopFive({ dimension, answer }: { dimension: string; answer: Answer<Rows
                     <td>
                       <div
                         class={`bar ${one.isRest ? "rest" : ""}`}
-                        style={{ width: `${100 * ratio(one.total, total)}%` }}
+                        style={{ width: `${100 * Math.max(0, ratio(one.total, total))}%` }}
                       />
                     </td>
                   </tr>
@@ -244,49 +296,43 @@ interface Unpriced {
 }
 
 /** What is not in the numbers, and the way to mend that. */
-function ToMend() {
-  const unpriced = useAnswer("unpriced", (signal) =>
-    get<List<Unpriced>>(
-      "/v1/organization/costs/unpriced",
-      [
-        ["start_time", String(midnight() - 29 * DAY)],
-        ["count_events", "false"],
-      ],
-      signal,
-    ),
-  );
-  const quarantine = useAnswer("quarantine", (signal) =>
+function ToMend({ unpriced, fresh }: { unpriced: Answer<List<Unpriced>>; fresh: number }) {
+  const quarantine = useAnswer(`quarantine ${fresh}`, (signal) =>
     get<List<unknown>>("/v1/organization/usage/quarantine", [["limit", "100"]], signal),
   );
-  const items = unpriced.value?.data ?? [];
-  const models = [...new Set(items.map(({ model, line_item }) => model ?? line_item))];
-  const waiting = quarantine.value?.data.length ?? 0;
   return (
-    <>
-      {models.length > 0 && (
-        <div class="note">
-          <p>
-            <strong>
-              {items.length} line {items.length === 1 ? "item has" : "items have"} no price
-            </strong>{" "}
-            and {items.length === 1 ? "is" : "are"} not in the spend: <bdi>{models.slice(0, 3).join(", ")}</bdi>
-            {models.length > 3 && ` and ${models.length - 3} more`}.
-          </p>
-          <a href="/manage#unpriced">Give a price</a>
-        </div>
-      )}
-      {waiting > 0 && (
-        <div class="note">
-          <p>
-            <strong>
-              {waiting}
-              {quarantine.value?.has_more && "+"} {waiting === 1 ? "event is" : "events are"} in quarantine
-            </strong>{" "}
-            and not counted.
-          </p>
-          <a href="/manage#quarantine">Mend and replay</a>
-        </div>
-      )}
-    </>
+    <section class="panel card" aria-label="To mend">
+      <h2>To mend</h2>
+      <Answered answer={unpriced} height="1.5rem">
+        {({ data }) => {
+          const items = new Set(data.map(({ line_item }) => line_item));
+          return items.size ? (
+            <p class="mend" title={[...items].join("\n")}>
+              <strong>
+                {items.size} line {items.size === 1 ? "item has" : "items have"} no price
+              </strong>{" "}
+              <a href="/manage#unpriced">Give a price</a>
+            </p>
+          ) : (
+            <p class="quiet">Everything has a price.</p>
+          );
+        }}
+      </Answered>
+      <Answered answer={quarantine} height="1.5rem">
+        {({ data, has_more }) =>
+          data.length ? (
+            <p class="mend">
+              <strong>
+                {data.length}
+                {has_more && "+"} {data.length === 1 ? "event is" : "events are"} in quarantine
+              </strong>{" "}
+              <a href="/manage#quarantine">Mend and replay</a>
+            </p>
+          ) : (
+            <p class="quiet">Nothing is in quarantine.</p>
+          )
+        }
+      </Answered>
+    </section>
   );
 }

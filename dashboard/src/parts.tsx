@@ -1,7 +1,7 @@
 // Small pieces that every view is made of.
 
 import type { ComponentChildren } from "preact";
-import { useState } from "preact/hooks";
+import { useEffect, useRef, useState } from "preact/hooks";
 import { exact, show } from "./amount";
 import type { Answer } from "./hooks";
 
@@ -84,21 +84,48 @@ export function Switch({ label, value, options, onChange }: Choice) {
   );
 }
 
+/** Copies a text; where the browser does not let a page do that, as on plain HTTP, it is shown to be copied by hand. */
 export function Copy({ text, children }: { text: () => string; children: string }) {
-  const [state, setState] = useState<"" | "Copied" | "Not copied">("");
+  const [isCopied, setIsCopied] = useState(false);
+  const [shown, setShown] = useState<string>();
   const copy = async () => {
     try {
-      await navigator.clipboard.writeText(text()); // there is none where the page came by plain HTTP from elsewhere
-      setState("Copied");
+      await navigator.clipboard.writeText(text());
+      setIsCopied(true);
+      setTimeout(() => setIsCopied(false), 2000);
     } catch {
-      setState("Not copied");
+      setShown(text());
     }
-    setTimeout(() => setState(""), 2000);
   };
   return (
-    <button type="button" onClick={copy}>
-      <span aria-live="polite">{state || children}</span>
-    </button>
+    <>
+      <button type="button" onClick={copy}>
+        <span aria-live="polite">{isCopied ? "Copied" : children}</span>
+      </button>
+      {shown !== undefined && <ByHand text={shown} close={() => setShown(undefined)} />}
+    </>
+  );
+}
+
+function ByHand({ text, close }: { text: string; close: () => void }) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  const area = useRef<HTMLTextAreaElement>(null);
+  useEffect(() => {
+    dialog.current?.showModal();
+    area.current?.select();
+  }, []);
+  return (
+    <dialog ref={dialog} onClose={close} aria-label="Copy by hand">
+      <form method="dialog">
+        <p>The browser lets only pages that came by HTTPS copy. Here it is, to be copied by hand.</p>
+        <textarea ref={area} aria-label="Text to copy" readOnly rows={Math.min(24, text.split("\n").length + 1)}>
+          {text}
+        </textarea>
+        <p>
+          <button type="submit">Close</button>
+        </p>
+      </form>
+    </dialog>
   );
 }
 

@@ -2,7 +2,7 @@
 
 import { useId, useState } from "preact/hooks";
 import { get, type List, parameters, rows } from "./api";
-import { cell } from "./csv";
+import { quoted } from "./csv";
 import { useAnswer } from "./hooks";
 import { subject } from "./kinds";
 import { Answered, Copy, Scroll } from "./parts";
@@ -15,6 +15,8 @@ interface NoPrice {
   batch: boolean | null;
   model: string | null;
   line_item: string;
+  /** What is counted, as price files call it. */
+  counted: string;
   quantity: number;
   quantity_unit: string | null;
   until: number;
@@ -25,7 +27,7 @@ const PRICED_BY: Readonly<Record<string, string>> = {
   tokens: "1M tokens",
   images: "image",
   characters: "1M characters",
-  seconds: "minute",
+  duration_seconds: "minute",
 };
 const COUNT = new Intl.NumberFormat();
 const PRICE = new Intl.NumberFormat(undefined, { minimumFractionDigits: 2, maximumFractionDigits: 12 });
@@ -88,28 +90,30 @@ export function Unpriced() {
   );
 }
 
+/** Tiers that are the standard one, as price files have it. */
+const STANDARD = ["", "auto", "default", "standard"];
+
 /** Lines of a price file with the prices left out: of a model that has some price, the factor of its tier or batch. */
 function priceFile(items: NoPrice[]): string[] {
   // A name with a space would be two there, and one with a star at its end stands for others.
   const nameable = items.filter(({ model }) => model && !/[\s*]/.test(model));
-  const isStandard = ({ service_tier, batch }: NoPrice) => !service_tier && !batch;
+  const tier = ({ service_tier }: NoPrice) => (STANDARD.includes(service_tier ?? "") ? "" : (service_tier ?? ""));
+  const isStandard = (item: NoPrice) => !tier(item) && !item.batch;
   const unpriced = new Set(nameable.filter(isStandard).map(({ model, kind }) => `${model} ${kind}`));
-  const lines = nameable.flatMap((item) => {
-    const { model, kind, line_item, service_tier, batch, quantity_unit } = item;
-    const line = { model: model ?? "", service_tier: service_tier ?? "", batch: batch ? "true" : "" };
+  const lines = nameable.flatMap((item): Record<string, string>[] => {
+    const { model, kind, counted, batch, quantity_unit } = item;
+    const line = { model: model ?? "", service_tier: tier(item), batch: batch ? "true" : "" };
     if (!isStandard(item) && !unpriced.has(`${model} ${kind}`)) return [line];
     const unit = PRICED_BY[quantity_unit ?? ""];
-    const counted = line_item.slice(line.model.length + 2).replaceAll(" ", "_");
     return unit ? [{ ...line, kind, counted, unit }] : [];
   });
-  const has = (column: string) => lines.some((line) => line[column as keyof typeof line]);
-  const columns = ["model", "kind", "counted", "service_tier", "batch", "unit"].filter(has);
-  const ends = [...(has("unit") ? ["price"] : []), ...(lines.some((line) => !("unit" in line)) ? ["factor"] : [])];
-  const rows = lines.map((line) => [
-    ...columns.map((column) => cell(line[column as keyof typeof line] ?? "")),
-    ...ends.map(() => ""),
-  ]);
-  return lines.length ? [...new Set([[...columns, ...ends], ...rows].map((row) => row.join(",")))] : [];
+  const columns = ["model", "kind", "counted", "service_tier", "batch", "unit"].filter((column) =>
+    lines.some((line) => line[column]),
+  );
+  if (lines.some((line) => line.unit)) columns.push("price");
+  if (lines.some((line) => !line.unit)) columns.push("factor");
+  const rows = lines.map((line) => columns.map((column) => quoted(line[column] ?? "")));
+  return lines.length ? [...new Set([columns, ...rows].map((row) => row.join(",")))] : [];
 }
 
 function PriceFile({ items }: { items: NoPrice[] }) {
@@ -182,7 +186,7 @@ export function Prices() {
   const models = useAnswer("models", used);
   const model = chosen ?? models.value?.[0] ?? "";
   const answer = useAnswer(model, async (signal) =>
-    model ? await get<Prices>("/v1/organization/costs/prices", [["model", model]], signal) : null,
+    model ? { model, ...(await get<Prices>("/v1/organization/costs/prices", [["model", model]], signal)) } : null,
   );
   return (
     <section class="panel" aria-label="Prices in force">
@@ -251,7 +255,7 @@ export function Prices() {
                 </Scroll>
               ) : (
                 <p class="nothing">
-                  <bdi>{model}</bdi> has no price.
+                  <bdi>{prices.model}</bdi> has no price.
                 </p>
               )}
               <p class="quiet">

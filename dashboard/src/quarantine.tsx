@@ -2,7 +2,7 @@
 
 import { useState } from "preact/hooks";
 import { change, getText, type List, verbatim } from "./api";
-import { useAnswer } from "./hooks";
+import { useAnswer, useOnce } from "./hooks";
 import { Answered, Problem } from "./parts";
 import { moment } from "./time";
 
@@ -26,10 +26,13 @@ interface Receipt {
   duplicates: number;
   rejected: number;
   conflicts: number;
+  faults: Fault[];
 }
 
-function told({ accepted, duplicates, rejected, conflicts }: Receipt): string {
-  return `Replayed: ${accepted} accepted, ${duplicates} already there, ${rejected + conflicts} still in quarantine.`;
+function told({ accepted, duplicates, rejected, conflicts, faults }: Receipt): string {
+  const counts = `${accepted} accepted, ${duplicates} already there, ${rejected + conflicts} still in quarantine`;
+  const [first] = faults;
+  return `Replayed: ${counts}${first ? `, the first since: ${first.message}` : ""}.`;
 }
 
 async function entries(signal: AbortSignal): Promise<List<Entry>> {
@@ -50,16 +53,18 @@ export function Quarantine({ mayWrite }: { mayWrite: boolean }) {
   const answer = useAnswer("quarantine", entries);
   const [outcome, setOutcome] = useState("");
   const [error, setError] = useState<Error>();
-  const act = async (work: () => Promise<string>) => {
-    setOutcome("");
-    setError(undefined);
-    try {
-      setOutcome(await work());
-    } catch (refused) {
-      setError(refused as Error);
-    }
-    answer.again();
-  };
+  const [, once] = useOnce();
+  const act = (work: () => Promise<string>) =>
+    once(async () => {
+      setOutcome("");
+      setError(undefined);
+      try {
+        setOutcome(await work());
+      } catch (refused) {
+        setError(refused as Error);
+      }
+      answer.again();
+    });
   const replay = (id: string, mended?: string) =>
     act(async () => told(await change<Receipt>("POST", `${QUARANTINE}/${id}/replay`, mended)));
   const drop = (id: string) => {

@@ -1,8 +1,8 @@
 // The question on screen: the address holds all of it, and the API is asked by it.
 
-import { address, parameters } from "./api";
+import { address, limit, parameters } from "./api";
 import { SUBJECTS, type Subject, subject } from "./kinds";
-import { chosenWidth, now, RANGES, SECONDS, type Width, type Window, widths } from "./time";
+import { chosenWidth, LAST, now, RANGES, SECONDS, type Width, type Window, widths } from "./time";
 
 export const CHARTS = { bars: "Bars", lines: "Lines", share: "Share" } as const;
 export type ChartKind = keyof typeof CHARTS;
@@ -36,21 +36,21 @@ export const FIRST: Question = {
 
 /** Reads a question from an address; what it does not understand is as in the first question. */
 export function fromAddress(query: URLSearchParams): Question {
-  const of = query.get("of") ?? FIRST.of;
-  const about = SUBJECTS[of] ?? subject(FIRST.of);
+  const asked = query.get("of") ?? "";
+  const of = Object.hasOwn(SUBJECTS, asked) ? asked : FIRST.of;
+  const about = subject(of);
   const measure = query.get("measure") ?? "";
-  const start = Number(query.get("start"));
-  const end = Number(query.get("end"));
-  const range = query.get("range") ?? FIRST.range;
-  const width = query.get("width") as Width | null;
+  const [start, end] = [instant(query.get("start")), instant(query.get("end"))];
+  const range = query.get("range") ?? "";
+  const width = query.get("width") ?? "";
   const chart = query.get("chart") ?? "";
   const top = Number(query.get("top"));
   const groupBy = query.has("of") ? query.getAll("group_by") : FIRST.groupBy;
   return {
-    of: SUBJECTS[of] ? of : FIRST.of,
+    of,
     measure: about.measures.includes(measure) ? measure : (about.measures[0] ?? ""),
-    range: start > 0 && end > start ? { start, end } : typeof range === "string" && RANGES[range] ? range : FIRST.range,
-    width: width && width in SECONDS ? width : null,
+    range: start && end > start ? { start, end } : Object.hasOwn(RANGES, range) ? range : FIRST.range,
+    width: Object.hasOwn(SECONDS, width) ? (width as Width) : null,
     groupBy: [...new Set(groupBy)].filter((name) => about.groupBy.includes(name)).slice(0, 2),
     filters: Object.fromEntries(
       Object.keys(about.filters)
@@ -58,9 +58,14 @@ export function fromAddress(query: URLSearchParams): Question {
         .filter(([, values]) => values.length),
     ),
     top: (TOPS as readonly number[]).includes(top) ? top : FIRST.top,
-    chart: chart in CHARTS ? (chart as ChartKind) : FIRST.chart,
+    chart: Object.hasOwn(CHARTS, chart) ? (chart as ChartKind) : FIRST.chart,
     table: query.get("table") === "times" ? "times" : "totals",
   };
+}
+
+function instant(text: string | null): number {
+  const found = Number(text);
+  return Number.isInteger(found) && found > 0 && found <= LAST ? found : 0;
 }
 
 /** Writes a question as an address of this page. */
@@ -107,10 +112,22 @@ export function asked(question: Question): [string, string][] {
   return parameters(about(question), window(question), width(question), question.groupBy, question.filters);
 }
 
-/** The question as a command to paste; the key is the reader's to put in. */
+/** The question as a command to paste; the key is the reader's to put in. It asks for every page of the answer. */
 export function asCurl(question: Question): string {
-  const url = address(location.origin + about(question).path, asked(question));
-  return `curl -s '${url.replaceAll("'", "%27")}' \\\n  -H "Authorization: Bearer $TALLYBOOK_ADMIN_KEY"`;
+  const parameters = asked(question);
+  const url = `'${address(location.origin + about(question).path, parameters).replaceAll("'", "%27")}'`;
+  const key = '-H "Authorization: Bearer $TALLYBOOK_ADMIN_KEY"';
+  const { start, end } = window(question);
+  if ((end - start) / SECONDS[width(question)] < limit(parameters)) return `curl -s ${url} \\\n  ${key}\n`;
+  return `page=
+while :; do
+  answer=$(curl -s ${url}"$page" \\
+    ${key})
+  printf '%s\\n' "$answer"
+  page=$(printf '%s' "$answer" | sed -n 's/.*"next_page":"\\([^"]*\\)".*/\\&page=\\1/p')
+  [ -n "$page" ] || break
+done
+`;
 }
 
 /** The question as a program that reads every page of the answer. */

@@ -22,9 +22,9 @@ export interface Tally {
 /**
  * Adds rows up.
  *
- * @param isLevel the total is the mean over time, not the sum
+ * @param levelAt of a level the total is not the sum, but the mean over what had elapsed at this instant
  */
-export function tally({ buckets, rows }: Rows, top: number, isLevel = false): Tally {
+export function tally({ buckets, rows }: Rows, top: number, levelAt?: number): Tally {
   const found = new Map<string, Series>();
   const sums = buckets.map(() => 0n);
   for (const { bucket, names, value } of rows) {
@@ -37,7 +37,8 @@ export function tally({ buckets, rows }: Rows, top: number, isLevel = false): Ta
     series.values[bucket] = (series.values[bucket] ?? 0n) + value;
     sums[bucket] = (sums[bucket] ?? 0n) + value;
   }
-  const total = (values: bigint[]) => (isLevel ? mean(values, buckets) : values.reduce((sum, one) => sum + one, 0n));
+  const total = (values: bigint[]) =>
+    levelAt === undefined ? values.reduce((sum, one) => sum + one, 0n) : mean(values, buckets, levelAt);
   const all = [...found.values()];
   for (const series of all) series.total = total(series.values);
   all.sort((a, b) => (a.total < b.total ? 1 : a.total > b.total ? -1 : label(a).localeCompare(label(b))));
@@ -49,10 +50,10 @@ export function tally({ buckets, rows }: Rows, top: number, isLevel = false): Ta
   return { buckets, series: all, sums, total: total(sums) };
 }
 
-function mean(values: bigint[], buckets: Bucket[]): bigint {
-  const spans = buckets.map(({ start, end }) => BigInt(end - start));
+function mean(values: bigint[], buckets: Bucket[], at: number): bigint {
+  const spans = buckets.map(({ start, end }) => BigInt(Math.max(0, Math.min(end, at) - start)));
   const whole = spans.reduce((sum, span) => sum + span, 0n);
-  return whole && values.reduce((sum, value, at) => sum + value * (spans[at] ?? 0n), 0n) / whole;
+  return whole && values.reduce((sum, value, place) => sum + value * (spans[place] ?? 0n), 0n) / whole;
 }
 
 /** What a series is called. */

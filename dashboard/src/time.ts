@@ -11,8 +11,25 @@ export interface Window {
   end: number;
 }
 
+/** How far the server's clock is ahead of the viewer's, in milliseconds: what is "now" is for the server to say. */
+let ahead = 0;
+
+/** A header has whole seconds, and a busy server writes it a little late. */
+const DOUBTFUL_MS = 5000;
+
+/** Learns the server's time from an answer's header. */
+export function learn(date: string | null): void {
+  const told = Date.parse(date ?? "") - Date.now();
+  if (Math.abs(told - ahead) > DOUBTFUL_MS) ahead = Math.abs(told) > DOUBTFUL_MS ? told : 0;
+}
+
 export function now(): number {
-  return Math.floor(Date.now() / 1000);
+  return Math.floor((Date.now() + ahead) / 1000);
+}
+
+/** The window of a bar, or of a stretch of them, to look into: a bar that is under way is looked into as a whole. */
+export function into(first: Window, last: Window, width: Width): Window {
+  return { start: first.start, end: Math.max(last.end, floor(last.start, SECONDS[width]) + SECONDS[width]) };
 }
 
 export function floor(instant: number, seconds: number): number {
@@ -34,6 +51,8 @@ export const RANGES: Readonly<Record<string, { label: string; start: (at: number
   "1y": { label: "Last 365 days", start: (at) => midnight(at) - 364 * DAY },
 };
 
+/** 2100, the last instant the API takes. */
+export const LAST = 4_102_444_800;
 const BUCKETS_MAX = 1500;
 
 /** Widths that divide a window into as many bars as can be told apart, the finest first. */

@@ -142,6 +142,11 @@ def _same(value: str | bool | None, wanted: str | bool) -> bool:
     return standard_tier(value) == wanted if wanted == "default" else value == wanted
 
 
+def counted_as(part: str) -> str:
+    """Return what a line of a price file says it counts, for a part."""
+    return "searches" if part in _SEARCHES.values() else part
+
+
 def standard_tier(tier: object) -> object:
     """Return a service tier with one name for the standard one."""
     return "default" if (tier or "") in STANDARD_TIERS else tier

@@ -18,6 +18,7 @@ from tallybook.keys import Scope
 from tallybook.money import text
 from tallybook.parts import PARTS, line_item
 from tallybook.prices.book import Listed, PriceBook
+from tallybook.prices.file import counted_as
 from tallybook.routes.context import Context, answer, authorize, context, typed_body
 from tallybook.routes.lists import list_answer, parse_list, unknown_after
 from tallybook.routes.single import Instant, choice, instant, single, window
@@ -75,6 +76,7 @@ def _unpriced(row: Unpriced, *, fields: bool) -> dict[str, object]:
         "service_tier": row.service_tier,
         "batch": row.batch,
         "line_item": line_item(row.part, row.model, fields=fields),
+        "counted": counted_as(row.part.name),
         "since": row.since_s,
         "until": row.until_s,
         "quantity": row.quantity if isinstance(row.quantity, int) else number(row.quantity),
@@ -114,6 +116,7 @@ def _price(price: Listed) -> dict[str, object]:
     return {
         "object": "organization.costs.price",
         **listed,
+        "counted": counted_as(price.counted),
         "price": number(price.price),
         "free": _optional(price.free),
         "from": None if since_ms is None else since_ms // 1000,

@@ -36,6 +36,8 @@ async def sign_in(request: Request) -> Response:
     wanted: SignIn = await typed_body(request, SignIn)
     key = find_key(request, wanted.key.strip(), Scope.READ)
     app = context(request)
+    if former := session_token(request):
+        app.keys.sign_out(former)  # its token would be good for hours more, and nobody could end it
     token = app.keys.sign_in(key.id, now_s(), app.settings.session_s_max)
     response = answer(_shown(app.keys.session(token, now_s())))
     response.set_cookie(

@@ -7,7 +7,7 @@ hours add up to the day exactly, although a price for a byte and a millisecond h
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from tallybook.money import UNIT, half_up
@@ -19,6 +19,10 @@ from tallybook.timegrid import ALL_S, DAY_S, buckets, floor_s
 
 _ASKED: Final = ("project_id", "user_id", "api_key_id")
 """The dimensions that stores have; all others are NULL for them."""
+_AT_ONCE: Final = 100_000
+"""How many rows, of a store in a bucket each, are fetched at a time to be added up: some 30 MB."""
+_Sums = defaultdict[tuple[int, tuple[Any, ...]], defaultdict[tuple[str, int], list[int]]]
+"""Quantity and amount, by start of the bucket and dimensions, then by part and rate."""
 
 
 class Held(NamedTuple):
@@ -49,6 +53,9 @@ def held(query: Query, names: tuple[str, ...], snapshot: Snapshot, rates: Callab
         names: the dimensions of the groups.
         snapshot: what it is asked of.
         rates: a rate by its number.
+
+    Raises:
+        InvalidRequest: there would be more rows than the query allows.
     """
     end_s = min(query.end_s, query.now_s)
     lines = None if "line_item" not in query.filters else {line.part for line in wanted_lines(query)}
@@ -56,17 +63,17 @@ def held(query: Query, names: tuple[str, ...], snapshot: Snapshot, rates: Callab
     if end_s <= query.start_s or foreign or lines == set():
         return []
     used = [number for (number,) in snapshot(*_rates(query))]
-    found: list[Held] = []
+    sums: _Sums = defaultdict(lambda: defaultdict(lambda: [0, 0]))
     day_s = floor_s(query.start_s, DAY_S)
     width_s = min(query.width_s, DAY_S)  # what is rounded by the day is added up by the day
     edges = buckets(query.start_s, end_s, width_s, limit=2 + (end_s - query.start_s) // width_s)
     if day_s < query.start_s:
         edges = [(day_s, query.start_s), *edges]
     if lines is None or "storage" in lines:
-        rows = snapshot(*_stores(query, names, edges))
-        if len(rows) > sums_max(query):
-            raise too_many(query)
-        found += _charged(rows, "storage", rates)
+        for rows in _read(query, names, edges, snapshot):
+            _add(sums, query, rows, "storage", rates)
+            if len(sums) > sums_max(query):
+                raise too_many(query)
     if not query.filters.keys() - {"line_item"} and (lines is None or "free_storage" in lines):
         nobody = (None,) * len(names)
         rows = [
@@ -74,9 +81,12 @@ def held(query: Query, names: tuple[str, ...], snapshot: Snapshot, rates: Callab
             for rate_id, free_bytes in _free(used, rates)
             for start_s, byte_ms in snapshot(*_least(query, edges, rate_id, free_bytes))
         ]
-        found += _charged(sorted(rows, key=lambda row: row[0]), "free_storage", rates)
-    found = [row for row in found if row.start_s >= query.start_s]
-    return [row._replace(start_s=query.start_s) for row in found] if query.width_s == ALL_S else found
+        _add(sums, query, sorted(rows, key=lambda row: row[0]), "free_storage", rates)
+    return [
+        Held(start_s, group, part, rate_id, quantity, amount)
+        for (start_s, group), by_rate in sums.items()
+        for (part, rate_id), (quantity, amount) in by_rate.items()
+    ]
 
 
 def _price(rates: Callable[[int], Rate | None], number: int) -> Price:
@@ -85,30 +95,31 @@ def _price(rates: Callable[[int], Rate | None], number: int) -> Price:
     return rate.prices[0]
 
 
-def _charged(rows: Iterable[tuple[Any, ...]], part: str, rates: Callable[[int], Rate | None]) -> list[Held]:
-    """Charge rows of start, dimensions, store, rate, byte-milliseconds; in order of time.
+def _add(
+    sums: _Sums, query: Query, rows: Iterable[tuple[Any, ...]], part: str, rates: Callable[[int], Rate | None]
+) -> None:
+    """Charge rows of start, dimensions, store, rate, byte-milliseconds: of whole days, in order of time.
 
     What a store has come to since the day's start is rounded, whatever its prices were: so a bucket is what its parts
     are, also where the price changes within it.
     """
     reached: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0])
-    sums: defaultdict[tuple[Any, ...], list[int]] = defaultdict(lambda: [0, 0])
     weights: dict[int, int] = {}
     for start_s, *group, store, rate_id, byte_ms in rows:
         if rate_id not in weights:
             weights[rate_id] = _weight(_price(rates, rate_id)) if rate_id else 0
         so_far = reached[(start_s // DAY_S, *group, store)]
-        total = sums[start_s, tuple(group), rate_id]
+        if start_s < query.start_s:
+            total = [0, 0]  # of the day before the window only what it has come to is of interest
+        else:
+            bucket_s = query.start_s if query.width_s == ALL_S else start_s
+            total = sums[bucket_s, tuple(group)][part, rate_id]
         for place, (added, unit, whole) in enumerate(
             ((byte_ms, UNIT, BYTE_MS), (byte_ms * weights[rate_id], 1, _HOURS * BYTE_MS))
         ):
             before = so_far[place]
             so_far[place] += added
             total[place] += _rounded(so_far[place] * unit, whole) - _rounded(before * unit, whole)
-    return [
-        Held(start_s, group, part, rate_id, quantity, amount)
-        for (start_s, group, rate_id), (quantity, amount) in sums.items()
-    ]
 
 
 _HOURS: Final = 24
@@ -160,7 +171,39 @@ def _values(query: Query, edges: list[tuple[int, int]]) -> dict[str, object]:
     }
 
 
-def _stores(query: Query, names: tuple[str, ...], edges: list[tuple[int, int]]) -> Statement:
+def _read(
+    query: Query, names: tuple[str, ...], edges: list[tuple[int, int]], snapshot: Snapshot
+) -> Iterator[list[tuple[Any, ...]]]:
+    """Yield the rows of what stores held, in order of time: all at once, or some days if all days are added up.
+
+    Many days of many stores may come to few sums; a store's rows of a day are never parted.
+    """
+    if query.width_s != ALL_S:
+        rows = snapshot(*_stores(query, names, edges, sums_max(query) + 1))
+        if len(rows) > sums_max(query):
+            raise too_many(query)
+        yield rows
+        return
+    ((stores, first_s),) = snapshot(*_reporting(query, edges[-1][1]))
+    edges = [(start_s, end_s) for start_s, end_s in edges if stores and end_s > first_s]
+    # The first day may be in two: before the window and within it.
+    at_once = max(2, _AT_ONCE // max(stores, 1))
+    for first in range(0, len(edges), at_once):
+        yield snapshot(*_stores(query, names, edges[first : first + at_once]))
+
+
+def _reporting(query: Query, until_s: int) -> Statement:
+    """Return the statement for how many stores ever reported before an instant, and when the first did."""
+    selection, values = selection_of(query)
+    return Statement(
+        f"""SELECT count(DISTINCT series_id), epoch_ms(min("timestamp")) // 1000
+FROM levels JOIN series USING (series_id)
+WHERE "timestamp" < make_timestamp($until_s::BIGINT * 1000000) AND {selection}""",
+        values | {"until_s": until_s},
+    )
+
+
+def _stores(query: Query, names: tuple[str, ...], edges: list[tuple[int, int]], limit: int | None = None) -> Statement:
     selection, values = selection_of(query)
     columns = "".join(f", {group_column(name)} AS by_{name}" for name in names)
     groups = "".join(f", by_{name}" for name in names)
@@ -172,8 +215,8 @@ def _stores(query: Query, names: tuple[str, ...], edges: list[tuple[int, int]]) 
   WHERE usage_bytes > 0 AND amount IS NULL AND {selection}
 )
 SELECT start_s{groups}, store, rate_id, sum(byte_ms) FROM stores GROUP BY ALL ORDER BY start_s
-LIMIT {sums_max(query) + 1}""",
-        values | _values(query, edges),
+LIMIT $limit""",
+        values | _values(query, edges) | {"limit": limit},
     )
 
 

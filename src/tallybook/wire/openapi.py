@@ -762,7 +762,10 @@ _SCHEMAS: Final[Json] = {
     },
     "unpriced": {
         "type": "object",
-        "required": ["object", "kind", "model", "line_item", "since", "until", "quantity", "quantity_unit", "events"],
+        "required": [
+            *("object", "kind", "model", "line_item", "counted"),
+            *("since", "until", "quantity", "quantity_unit", "events"),
+        ],
         "properties": {
             "object": {"const": "organization.costs.unpriced"},
             "kind": {"enum": list(KINDS)},
@@ -770,6 +773,7 @@ _SCHEMAS: Final[Json] = {
             "service_tier": {"type": ["string", "null"]},
             "batch": {"type": ["boolean", "null"]},
             "line_item": _STRING | {"description": "What it would be charged as."},
+            "counted": _STRING | {"description": "What a line of a price file counts, to give it a price."},
             "since": _INTEGER | {"description": "First event of it."},
             "until": _INTEGER | {"description": "Last event of it."},
             "quantity": {"type": "number"},
