@@ -18,10 +18,12 @@ from tallybook.timegrid import DAY_S
 
 _KINDS: Final = tuple(kind.name for kind in KINDS.values() if not kind.is_level)
 _TOLD_APART: Final = ("kind", "model", "service_tier", "batch")
-_BITS: Final = {part.name: 1 << place for place, part in enumerate(FLOWING)}
-_USED: Final = " | ".join(f"CASE WHEN {quantity_of(part)} > 0 THEN {_BITS[part.name]} ELSE 0 END" for part in FLOWING)
+_PARTS: Final = sorted(FLOWING, key=lambda part: part.name)
+_BITS: Final = {part.name: 1 << place for place, part in enumerate(_PARTS)}
+"""A number for each part, in the order of names."""
+_USED: Final = " | ".join(f"CASE WHEN {quantity_of(part)} > 0 THEN {_BITS[part.name]} ELSE 0 END" for part in _PARTS)
 """Which parts something used. What used the same parts can be added up before parts are told apart."""
-_CASES: Final = " ".join(f"WHEN {_BITS[part.name]} THEN {quantity_of(part)}" for part in FLOWING)
+_CASES: Final = " ".join(f"WHEN {_BITS[part.name]} THEN {quantity_of(part)}" for part in _PARTS)
 _SUMS: Final = ", ".join(f"sum({measure}) AS {measure}" for measure in MEASURES)
 
 
@@ -41,7 +43,7 @@ def unpriced(
     events_s = min(max(start_s, snapshot.kept.events_s), end_s) if counts else end_s
     rows = snapshot(*_statement(gaps, query, snapshot, events_s))
     found = [
-        Unpriced(kind, model, tier, batch, FLOWING[bit.bit_length() - 1], since_s, until_s, quantity, events)
+        Unpriced(kind, model, tier, batch, _PARTS[bit.bit_length() - 1], since_s, until_s, quantity, events)
         for kind, model, tier, batch, bit, since_s, until_s, quantity, events in rows
     ]
     held_until_s = min(end_s, now_s)
