@@ -4,20 +4,11 @@ from typing import Final
 
 from tallybook import __version__
 from tallybook.event import COUNT_MAX, TEXT_MAX
-from tallybook.keys import ALL_SCOPES, LIFE_S_MAX
 from tallybook.kinds import DIMENSIONS, KINDS, Dimension, UsageKind
 from tallybook.parts import LINE_ITEM_MAX
-from tallybook.timegrid import INSTANT_MAX_S
 from tallybook.wire.params import COSTS, USAGE, Endpoint
 from tallybook.wire.params import RECONCILIATION as RECONCILED
-
-Json = dict[str, object]
-
-_INTEGER: Final[Json] = {"type": "integer"}
-_STRING: Final[Json] = {"type": "string"}
-_COUNT: Final[Json] = {"type": "integer", "minimum": 0, "maximum": COUNT_MAX}
-_INSTANT: Final[Json] = {"type": "integer", "minimum": 0, "maximum": INSTANT_MAX_S}
-_TEXT: Final[Json] = {"type": "string", "minLength": 1, "maxLength": TEXT_MAX}
+from tallybook.wire.schemas import COUNT, INSTANT, INTEGER, OPTIONAL_AMOUNT, SCHEMAS, STRING, TEXT, Json, ref
 
 
 def openapi() -> Json:
@@ -37,7 +28,7 @@ def openapi() -> Json:
         "paths": paths,
         "components": {
             "securitySchemes": {"admin_key": {"type": "http", "scheme": "bearer", "description": "sk-admin-..."}},
-            "schemas": _SCHEMAS | {f"{kind.name}_event": _event(kind) for kind in KINDS.values()},
+            "schemas": SCHEMAS | {f"{kind.name}_event": _event(kind) for kind in KINDS.values()},
         },
     }
 
@@ -54,12 +45,12 @@ def _otlp() -> Json:
 
 
 def _otlp_operation(signal: str, body: str, rejected: str) -> Json:
-    counted = {"type": "object", "properties": {rejected: _STRING, "errorMessage": _STRING}}
+    counted = {"type": "object", "properties": {rejected: STRING, "errorMessage": STRING}}
     done: Json = {"type": "object", "properties": {"partialSuccess": counted}}
     status: Json = {
         "type": "object",
         "required": ["code", "message"],
-        "properties": {"code": _INTEGER, "message": _STRING},
+        "properties": {"code": INTEGER, "message": STRING},
     }
     wrong = {"description": "What is wrong, as google.rpc.Status; in OpenAI's envelope for a Content-Type of neither."}
     operation = _operation(
@@ -71,7 +62,7 @@ def _otlp_operation(signal: str, body: str, rejected: str) -> Json:
     )
     responses = {
         "200": {"description": "Stored; what is not counted is told as partial success."} | _json(done),
-        "default": wrong | _json({"oneOf": [status, _ref("error")]}),
+        "default": wrong | _json({"oneOf": [status, ref("error")]}),
     }
     return operation | {"responses": responses}
 
@@ -84,8 +75,8 @@ def _usage(kind: UsageKind) -> Json:
 def _asked(endpoint: Endpoint) -> list[Json]:
     """The parameters of an endpoint that answers in pages of buckets."""
     return [
-        _parameter("start_time", _INSTANT, "Start of the window, Unix seconds, inclusive.", required=True),
-        _parameter("end_time", _INSTANT, "End of the window, Unix seconds, exclusive. Absent: now."),
+        _parameter("start_time", INSTANT, "Start of the window, Unix seconds, inclusive.", required=True),
+        _parameter("end_time", INSTANT, "End of the window, Unix seconds, exclusive. Absent: now."),
         _parameter(
             "bucket_width", {"type": "string", "enum": list(endpoint.widths), "default": "1d"}, "Width of a bucket."
         ),
@@ -95,7 +86,7 @@ def _asked(endpoint: Endpoint) -> list[Json]:
             "Dimensions that each get a row of their own.",
         ),
         _parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1440}, _limits(endpoint)),
-        _parameter("page", _STRING, "next_page of the answer before."),
+        _parameter("page", STRING, "next_page of the answer before."),
         *(_filter(name, dimension) for name, dimension in endpoint.filters.items()),
     ]
 
@@ -106,8 +97,8 @@ def _page(result: Json) -> Json:
         "required": ["object", "start_time", "end_time", "results", "result"],
         "properties": {
             "object": {"const": "bucket"},
-            "start_time": _INTEGER,
-            "end_time": _INTEGER,
+            "start_time": INTEGER,
+            "end_time": INTEGER,
             "results": {"type": "array", "items": result},
             "result": {"type": "array", "items": result},
         },
@@ -131,10 +122,10 @@ def _limits(endpoint: Endpoint) -> str:
 
 def _filter(name: str, dimension: Dimension) -> Json:
     if name == "provider":
-        return _parameter(name, _TEXT, f"{dimension.meaning.capitalize()}.", required=True)
+        return _parameter(name, TEXT, f"{dimension.meaning.capitalize()}.", required=True)
     if name == "batch":
         return _parameter(name, {"type": "boolean"}, "Only batch jobs, or only others. Absent: both.")
-    items = {"type": "string", "enum": list(dimension.values)} if dimension.values else _TEXT
+    items = {"type": "string", "enum": list(dimension.values)} if dimension.values else TEXT
     return _parameter(name, {"type": "array", "items": items, "maxItems": 1000}, f"Only these: {dimension.meaning}.")
 
 
@@ -145,7 +136,7 @@ def _result(kind: UsageKind) -> Json:
         "required": ["object", *kind.measures, *kind.group_by],
         "properties": {
             "object": {"const": kind.object},
-            **dict.fromkeys(kind.measures, _INTEGER),
+            **dict.fromkeys(kind.measures, INTEGER),
             **dimensions,
         },
     }
@@ -170,7 +161,7 @@ def _costs() -> Json:
             "quantity_unit": {"type": ["string", "null"]},
             **{name: _nullable(name) for name in COSTS.group_by if name != "line_item"},
             "line_item": {"type": ["string", "null"], "description": "What was charged; null unless grouped by it."},
-            "organization_id": _STRING,
+            "organization_id": STRING,
         },
     }
     return {
@@ -198,8 +189,8 @@ def _costs() -> Json:
                 "costs",
                 _plain_list("price"),
                 parameters=[
-                    _parameter("model", _TEXT, "Only what this model costs, in every tier, batch and size."),
-                    _parameter("at", _INSTANT, "When, Unix seconds. Absent: now."),
+                    _parameter("model", TEXT, "Only what this model costs, in every tier, batch and size."),
+                    _parameter("at", INSTANT, "When, Unix seconds. Absent: now."),
                 ],
             )
         },
@@ -211,14 +202,14 @@ def _costs() -> Json:
                 "rerate",
                 "Charge whole days anew, or tell what that would change",
                 "costs",
-                _ref("rerating"),
+                ref("rerating"),
                 body={
                     "type": "object",
                     "required": ["start_time", "end_time"],
                     "additionalProperties": False,
                     "properties": {
-                        "start_time": _INSTANT,
-                        "end_time": _INSTANT,
+                        "start_time": INSTANT,
+                        "end_time": INSTANT,
                         "dry_run": {"type": "boolean", "default": False},
                         "prices": {
                             "type": ["string", "null"],
@@ -262,7 +253,7 @@ def _costs() -> Json:
                 [
                     *_WINDOW,
                     _parameter("format", {"enum": ["csv", "parquet"], "default": "csv"}, "Of the file."),
-                    _parameter("kinds", _STRING, "Usage kinds, separated by commas. Absent: all."),
+                    _parameter("kinds", STRING, "Usage kinds, separated by commas. Absent: all."),
                 ],
             )
         },
@@ -271,8 +262,8 @@ def _costs() -> Json:
 
 def _download(name: str, summary: str, tag: str, parameters: list[Json]) -> Json:
     operation = _operation(name, summary, tag, {}, parameters=parameters)
-    files: Json = {"text/csv": {"schema": _STRING}, "application/vnd.apache.parquet": {"schema": _STRING}}
-    default: Json = {"description": "What is wrong, in OpenAI's envelope."} | _json(_ref("error"))
+    files: Json = {"text/csv": {"schema": STRING}, "application/vnd.apache.parquet": {"schema": STRING}}
+    default: Json = {"description": "What is wrong, in OpenAI's envelope."} | _json(ref("error"))
     return operation | {"responses": {"200": {"description": "The file.", "content": files}, "default": default}}
 
 
@@ -282,7 +273,7 @@ def _plain_list(item: str) -> Json:
         "required": ["object", "data", "has_more"],
         "properties": {
             "object": {"const": "list"},
-            "data": {"type": "array", "items": _ref(item)},
+            "data": {"type": "array", "items": ref(item)},
             "has_more": {"const": False},
         },
     }
@@ -298,7 +289,7 @@ def _nullable(name: str) -> Json:
 def _event(kind: UsageKind) -> Json:
     properties: Json = {
         "kind": {"const": kind.name},
-        "id": _TEXT | {"description": "The producer's id. With kind and timestamp it is the event's identity."},
+        "id": TEXT | {"description": "The producer's id. With kind and timestamp it is the event's identity."},
         "timestamp": {
             "type": ["number", "string"],
             "description": "Unix seconds or RFC 3339, from 2015 to an hour ahead. Absent: time of receipt.",
@@ -306,7 +297,7 @@ def _event(kind: UsageKind) -> Json:
     }
     properties |= {name: _event_dimension(DIMENSIONS[name]) for name in kind.dimensions}
     properties |= {
-        name: {"type": "number", "minimum": 0, "maximum": COUNT_MAX} if name == "seconds" else _COUNT
+        name: {"type": "number", "minimum": 0, "maximum": COUNT_MAX} if name == "seconds" else COUNT
         for name in kind.measures
     }
     properties["cost"] = {
@@ -332,15 +323,11 @@ def _event_dimension(dimension: Dimension) -> Json:
         return {"type": "boolean", "description": dimension.meaning}
     if dimension.values and dimension.name != "api_source":
         return {"type": "string", "enum": list(dimension.values), "description": dimension.meaning}
-    return _TEXT | {"description": dimension.meaning}
+    return TEXT | {"description": dimension.meaning}
 
 
 def _parameter(name: str, schema: Json, meaning: str, *, required: bool = False, where: str = "query") -> Json:
     return {"name": name, "in": where, "required": required, "schema": schema, "description": meaning}
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _json(schema: Json) -> Json:
@@ -362,7 +349,7 @@ def _operation(
         "tags": [tag],
         "responses": {
             "200": {"description": "Done."} | _json(schema),
-            "default": {"description": "What is wrong, in OpenAI's envelope."} | _json(_ref("error")),
+            "default": {"description": "What is wrong, in OpenAI's envelope."} | _json(ref("error")),
         },
     }
     if parameters:
@@ -378,7 +365,7 @@ def _list(item: str) -> Json:
         "required": ["object", "data", "first_id", "last_id", "has_more"],
         "properties": {
             "object": {"const": "list"},
-            "data": {"type": "array", "items": _ref(item)},
+            "data": {"type": "array", "items": ref(item)},
             "first_id": {"type": ["string", "null"]},
             "last_id": {"type": ["string", "null"]},
             "has_more": {"type": "boolean"},
@@ -390,24 +377,24 @@ def _deleted(name: str) -> Json:
     return {
         "type": "object",
         "required": ["object", "id", "deleted"],
-        "properties": {"object": {"const": f"{name}.deleted"}, "id": _STRING, "deleted": {"const": True}},
+        "properties": {"object": {"const": f"{name}.deleted"}, "id": STRING, "deleted": {"const": True}},
     }
 
 
 _COSTS_PATH: Final = "/v1/organization/costs"
 _WINDOW: Final = [
-    _parameter("start_time", _INSTANT, "Start of the window, Unix seconds, inclusive. Absent: the first usage."),
-    _parameter("end_time", _INSTANT, "End of the window, Unix seconds, exclusive. Absent: now."),
+    _parameter("start_time", INSTANT, "Start of the window, Unix seconds, inclusive. Absent: the first usage."),
+    _parameter("end_time", INSTANT, "End of the window, Unix seconds, exclusive. Absent: now."),
 ]
 
 _LIST_PARAMETERS: Final = [
     _parameter("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "Entries a page."),
-    _parameter("after", _STRING, "last_id of the page before."),
+    _parameter("after", STRING, "last_id of the page before."),
     _parameter("order", {"type": "string", "enum": ["asc", "desc"], "default": "asc"}, "Oldest or newest first."),
 ]
 
 _EVENT: Final[Json] = {
-    "oneOf": [_ref(f"{name}_event") for name in KINDS],
+    "oneOf": [ref(f"{name}_event") for name in KINDS],
     "discriminator": {
         "propertyName": "kind",
         "mapping": {name: f"#/components/schemas/{name}_event" for name in KINDS},
@@ -421,7 +408,7 @@ _EVENTS: Final[Json] = {
             "record_events",
             "Record one event, an array of events, or one a line (NDJSON)",
             "events",
-            _ref("receipt"),
+            ref("receipt"),
             body={"oneOf": [_EVENT, {"type": "array", "items": _EVENT, "minItems": 1}]},
         )
     },
@@ -431,7 +418,7 @@ _EVENTS: Final[Json] = {
                 f"record_{name.replace('-', '_')}",
                 f"Record {records}: one, an array, or one a line (NDJSON)",
                 "events",
-                _ref("receipt"),
+                ref("receipt"),
                 body={"oneOf": [_RECORD, {"type": "array", "items": _RECORD}]},
             )
         }
@@ -447,7 +434,7 @@ _EVENTS: Final[Json] = {
     },
 }
 
-_QUARANTINE_ID: Final = [_parameter("quarantine_id", _STRING, "Id of the entry.", required=True, where="path")]
+_QUARANTINE_ID: Final = [_parameter("quarantine_id", STRING, "Id of the entry.", required=True, where="path")]
 _QUARANTINE_PATH: Final = "/v1/organization/usage/quarantine"
 _QUARANTINE: Final[Json] = {
     _QUARANTINE_PATH: {
@@ -467,20 +454,20 @@ _QUARANTINE: Final[Json] = {
                 "required": ["object", "deleted"],
                 "properties": {
                     "object": {"const": "organization.usage.quarantine.deleted"},
-                    "deleted": _INTEGER,
+                    "deleted": INTEGER,
                 },
             },
         ),
     },
     f"{_QUARANTINE_PATH}/replay": {
-        "post": _operation("replay_quarantine", "Try all of them again", "quarantine", _ref("receipt"))
+        "post": _operation("replay_quarantine", "Try all of them again", "quarantine", ref("receipt"))
     },
     f"{_QUARANTINE_PATH}/{{quarantine_id}}": {
         "get": _operation(
             "get_quarantined",
             "One of them",
             "quarantine",
-            _ref("quarantined_event"),
+            ref("quarantined_event"),
             parameters=_QUARANTINE_ID,
         ),
         "delete": _operation(
@@ -496,14 +483,14 @@ _QUARANTINE: Final[Json] = {
             "replay_quarantined",
             "Try one again, mended by the body if there is one",
             "quarantine",
-            _ref("receipt"),
+            ref("receipt"),
             parameters=_QUARANTINE_ID,
         )
         | {"requestBody": {"required": False} | _json(_EVENT)}
     },
 }
 
-_KEY_ID: Final = [_parameter("key_id", _STRING, "Id of the key.", required=True, where="path")]
+_KEY_ID: Final = [_parameter("key_id", STRING, "Id of the key.", required=True, where="path")]
 _KEYS_PATH: Final = "/v1/organization/admin_api_keys"
 _KEYS: Final[Json] = {
     _KEYS_PATH: {
@@ -518,12 +505,12 @@ _KEYS: Final[Json] = {
             "create_key",
             "Make a key; its value is told once",
             "keys",
-            _ref("admin_api_key"),
-            body=_ref("new_key"),
+            ref("admin_api_key"),
+            body=ref("new_key"),
         ),
     },
     f"{_KEYS_PATH}/{{key_id}}": {
-        "get": _operation("get_key", "One key", "keys", _ref("admin_api_key"), parameters=_KEY_ID),
+        "get": _operation("get_key", "One key", "keys", ref("admin_api_key"), parameters=_KEY_ID),
         "delete": _operation(
             "revoke_key", "Revoke a key", "keys", _deleted("organization.admin_api_key"), parameters=_KEY_ID
         ),
@@ -539,13 +526,13 @@ _MAINTAIN: Final[Json] = {
             {
                 "type": "object",
                 "required": ["object", "days"],
-                "properties": {"object": {"const": "organization.usage.rebuild"}, "days": _INTEGER},
+                "properties": {"object": {"const": "organization.usage.rebuild"}, "days": INTEGER},
             },
             body={
                 "type": "object",
                 "required": ["start_time", "end_time"],
                 "additionalProperties": False,
-                "properties": {"start_time": _INSTANT, "end_time": _INSTANT},
+                "properties": {"start_time": INSTANT, "end_time": INSTANT},
             },
         )
     },
@@ -571,8 +558,8 @@ _MAINTAIN: Final[Json] = {
                 "required": ["object", "start_time", "end_time", "sources", "repeated"],
                 "properties": {
                     "object": {"const": "organization.usage.sources"},
-                    "start_time": _INTEGER,
-                    "end_time": _INTEGER,
+                    "start_time": INTEGER,
+                    "end_time": INTEGER,
                     "sources": {"type": "array", "items": {"type": "object"}},
                     "repeated": {"type": "array", "items": {"type": "object"}},
                 },
@@ -594,7 +581,7 @@ _MAINTAIN: Final[Json] = {
                     "kept": {
                         "type": "object",
                         "description": "Since when single events, sums by minute and by hour are kept; 0: of all time.",
-                        "properties": {"events_s": _INTEGER, "minutes_s": _INTEGER, "hours_s": _INTEGER},
+                        "properties": {"events_s": INTEGER, "minutes_s": INTEGER, "hours_s": INTEGER},
                     },
                     "differences": {"type": "array", "items": {"type": "object"}},
                 },
@@ -603,25 +590,21 @@ _MAINTAIN: Final[Json] = {
     },
 }
 
-_PROVIDER: Final = [_parameter("provider", _TEXT, "Whose book.", required=True, where="path")]
+_PROVIDER: Final = [_parameter("provider", TEXT, "Whose book.", required=True, where="path")]
 _BOOKS_PATH: Final = "/v1/organization/reconciliation/books"
-_OPTIONAL_AMOUNT: Final[Json] = {
-    "type": ["object", "null"],
-    "properties": {"value": {"type": "number"}, "currency": {"const": "usd"}},
-}
 _BOOK_SIDE: Final[Json] = {
     "type": "object",
     "required": ["quantity", "amount"],
-    "properties": {"quantity": {"type": ["number", "null"]}, "amount": _OPTIONAL_AMOUNT},
+    "properties": {"quantity": {"type": ["number", "null"]}, "amount": OPTIONAL_AMOUNT},
 }
 _READING: Final[Json] = {
     "type": "object",
     "required": ["start_time", "end_time", "read_at", "usage", "costs"],
     "additionalProperties": False,
     "properties": {
-        "start_time": _INSTANT | {"description": "Start of the first day (UTC)."},
-        "end_time": _INSTANT | {"description": "End of the last."},
-        "read_at": _INSTANT | {"description": "When reading began; what came later is not in it."},
+        "start_time": INSTANT | {"description": "Start of the first day (UTC)."},
+        "end_time": INSTANT | {"description": "End of the last."},
+        "read_at": INSTANT | {"description": "When reading began; what came later is not in it."},
         "usage": {"type": "array", "items": _EVENT, "description": "Sums of a day, as events at its start."},
         "costs": {
             "type": "array",
@@ -630,7 +613,7 @@ _READING: Final[Json] = {
                 "required": ["start_time", "amount"],
                 "additionalProperties": False,
                 "properties": {
-                    "start_time": _INSTANT,
+                    "start_time": INSTANT,
                     "line_item": {"type": ["string", "null"], "minLength": 1, "maxLength": LINE_ITEM_MAX},
                     "project_id": {"type": ["string", "null"], "minLength": 1, "maxLength": TEXT_MAX},
                     "quantity": {"type": ["number", "string", "null"]},
@@ -657,7 +640,7 @@ _RECONCILIATION: Final[Json] = {
                     "required": ["object", "provider", *RECONCILED.group_by, "recorded", "billed", "difference"],
                     "properties": {
                         "object": {"const": "organization.reconciliation.result"},
-                        "provider": _STRING,
+                        "provider": STRING,
                         **{name: {"type": ["string", "null"]} for name in RECONCILED.group_by},
                         "quantity_unit": {"type": ["string", "null"]},
                         "recorded": _BOOK_SIDE,
@@ -703,7 +686,7 @@ _RECONCILIATION: Final[Json] = {
     },
 }
 
-_STATUS: Final[Json] = {"type": "object", "required": ["status"], "properties": {"status": _STRING}}
+_STATUS: Final[Json] = {"type": "object", "required": ["status"], "properties": {"status": STRING}}
 _OPERATE: Final[Json] = {
     "/healthz": {"get": _operation("healthz", "The process answers", "operation", _STATUS) | {"security": []}},
     "/readyz": {"get": _operation("readyz", "Events and questions are taken", "operation", _STATUS) | {"security": []}},
@@ -713,191 +696,7 @@ _OPERATE: Final[Json] = {
             "summary": "Measurements for Prometheus",
             "tags": ["operation"],
             "security": [],
-            "responses": {"200": {"description": "Text format.", "content": {"text/plain": {"schema": _STRING}}}},
+            "responses": {"200": {"description": "Text format.", "content": {"text/plain": {"schema": STRING}}}},
         }
-    },
-}
-
-_SCHEMAS: Final[Json] = {
-    "error": {
-        "type": "object",
-        "required": ["error"],
-        "properties": {
-            "error": {
-                "type": "object",
-                "required": ["message", "type", "param", "code"],
-                "properties": {
-                    "message": _STRING,
-                    "type": _STRING,
-                    "param": {"type": ["string", "null"]},
-                    "code": {"type": ["string", "null"]},
-                },
-            }
-        },
-    },
-    "fault": {
-        "type": "object",
-        "required": ["index", "outcome", "field", "value", "message", "quarantine_id"],
-        "properties": {
-            "index": _INTEGER,
-            "outcome": {"enum": ["rejected", "conflict"]},
-            "field": {"type": ["string", "null"]},
-            "value": {},
-            "message": _STRING,
-            "quarantine_id": {"type": ["string", "null"]},
-        },
-    },
-    "receipt": {
-        "type": "object",
-        "required": ["object", "accepted", "duplicates", "conflicts", "rejected", "ignored", "faults"],
-        "properties": {
-            "object": {"const": "organization.usage.events.receipt"},
-            "accepted": _INTEGER,
-            "duplicates": _INTEGER,
-            "conflicts": _INTEGER,
-            "rejected": _INTEGER,
-            "ignored": _INTEGER,
-            "faults": {"type": "array", "items": _ref("fault"), "maxItems": 100},
-        },
-    },
-    "unpriced": {
-        "type": "object",
-        "required": [
-            *("object", "kind", "model", "line_item", "counted"),
-            *("since", "until", "quantity", "quantity_unit", "events"),
-        ],
-        "properties": {
-            "object": {"const": "organization.costs.unpriced"},
-            "kind": {"enum": list(KINDS)},
-            "model": {"type": ["string", "null"]},
-            "service_tier": {"type": ["string", "null"]},
-            "batch": {"type": ["boolean", "null"]},
-            "line_item": _STRING | {"description": "What it would be charged as."},
-            "counted": _STRING | {"description": "What a line of a price file counts, to give it a price."},
-            "since": _INTEGER | {"description": "First event of it."},
-            "until": _INTEGER | {"description": "Last event of it."},
-            "quantity": {"type": "number"},
-            "quantity_unit": {"type": ["string", "null"]},
-            "events": {"type": ["integer", "null"], "description": "Null where not all are kept any more, or counted."},
-        },
-    },
-    "price": {
-        "type": "object",
-        "required": ["object", "provider", "model", "kind", "counted", "unit", "price"],
-        "properties": {
-            "object": {"const": "organization.costs.price"},
-            "provider": {"type": ["string", "null"]},
-            "model": {"type": ["string", "null"]},
-            "kind": {"enum": list(KINDS)},
-            "counted": _STRING,
-            "service_tier": {"type": ["string", "null"]},
-            "batch": {"type": ["boolean", "null"]},
-            "above_input_tokens": {"type": ["integer", "null"]},
-            "size": {"type": ["string", "null"]},
-            "quality": {"type": ["string", "null"]},
-            "context_level": {"type": ["string", "null"]},
-            "unit": _STRING,
-            "price": {"type": "number"},
-            "free": {"type": ["number", "null"], "description": "GiB every organization has for nothing."},
-            "from": {"type": ["integer", "null"]},
-            "until": {"type": ["integer", "null"]},
-            "source": _STRING,
-            "checked": {"type": ["string", "null"]},
-        },
-    },
-    "book": {
-        "type": "object",
-        "required": ["object", "provider", "days", "read_at", "recorded", "billed", "difference", "ratio", "beyond"],
-        "properties": {
-            "object": {"const": "organization.reconciliation.book"},
-            "provider": _STRING,
-            "days": _INTEGER | {"description": "How many days were read."},
-            "read_at": _INTEGER | {"description": "When it was last read."},
-            "start_time": {"type": ["integer", "null"], "description": "First of the last settled days."},
-            "end_time": {"type": ["integer", "null"]},
-            "recorded": _OPTIONAL_AMOUNT,
-            "billed": _OPTIONAL_AMOUNT,
-            "difference": _OPTIONAL_AMOUNT,
-            "ratio": {"type": ["number", "null"]},
-            "beyond": {"type": "boolean", "description": "Whether the difference is beyond the settings."},
-            "allowed": {"type": "object"},
-        },
-    },
-    "day_read": {
-        "type": "object",
-        "required": ["object", "start_time", "end_time", "read_at"],
-        "properties": {
-            "object": {"const": "organization.reconciliation.day"},
-            "start_time": _INTEGER,
-            "end_time": _INTEGER,
-            "read_at": _INTEGER,
-        },
-    },
-    "rerating": {
-        "type": "object",
-        "required": ["object", "dry_run", "book_id", "days"],
-        "properties": {
-            "object": {"const": "organization.costs.rerating"},
-            "dry_run": {"type": "boolean"},
-            "book_id": _STRING,
-            "days": {"type": "array", "items": {"type": "object"}, "description": "Days that change, oldest first."},
-        },
-    },
-    "rerated_day": {
-        "type": "object",
-        "required": ["object", "id", "created_at", "start_time", "book_id", "events", "before", "after"],
-        "properties": {
-            "object": {"const": "organization.costs.rerating"},
-            "id": _STRING,
-            "created_at": _INTEGER,
-            "start_time": _INTEGER,
-            "book_id": _STRING,
-            "events": _INTEGER,
-            "before": {"type": "number"},
-            "after": {"type": "number"},
-        },
-    },
-    "quarantined_event": {
-        "type": "object",
-        "required": ["object", "id", "created_at", "source", "event", "faults"],
-        "properties": {
-            "object": {"const": "organization.usage.quarantined_event"},
-            "id": _STRING,
-            "created_at": _INTEGER,
-            "source": _STRING | {"description": "What it is a record of: events, or the dialect it was sent in."},
-            "event": {"description": "As it was sent; a string if it was not JSON."},
-            "faults": {"type": "array", "items": {"type": "object"}},
-        },
-    },
-    "new_key": {
-        "type": "object",
-        "required": ["name"],
-        "additionalProperties": False,
-        "properties": {
-            "name": _TEXT,
-            "expires_in_seconds": {"type": "integer", "minimum": 1, "maximum": LIFE_S_MAX},
-            "scopes": {
-                "type": "array",
-                "minItems": 1,
-                "items": {"enum": [*ALL_SCOPES]},
-                "description": "Absent: those of the asking key.",
-            },
-        },
-    },
-    "admin_api_key": {
-        "type": "object",
-        "required": ["object", "id", "name", "redacted_value", "created_at", "owner", "scopes"],
-        "properties": {
-            "object": {"const": "organization.admin_api_key"},
-            "id": _STRING,
-            "name": _STRING,
-            "redacted_value": _STRING,
-            "created_at": _INTEGER,
-            "last_used_at": {"type": ["integer", "null"]},
-            "expires_at": {"type": ["integer", "null"]},
-            "scopes": {"type": "array", "items": _STRING},
-            "owner": {"type": "object"},
-            "value": _STRING | {"description": "Only in the answer that made the key."},
-        },
     },
 }
