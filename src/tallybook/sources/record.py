@@ -1,5 +1,6 @@
 """What all dialects share: how a record's fields are looked up, and what is said when one is wrong."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -31,10 +32,13 @@ class Options:
         takes_costs: a source's own figure of what a call cost is taken, instead of the price book's.
         attributes: where OpenTelemetry says who used something: names of attributes for each of `WHO`; the first that
             is there counts.
+        unread: counts by name the fields of usage that are not zero, not known to be irrelevant, and not read: what
+            reads records adds to it, and whoever asked for them reports it.
     """
 
     takes_costs: bool = False
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unread: Counter[str] = field(default_factory=Counter, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +49,14 @@ class Source:
         name: as addresses, quarantine and metrics have it.
         events: turns one record into events; none if nothing was used. Raises `FaultyRecord`.
         heeds_429: whether its senders send again what was refused with 429, and not only what was with 503.
+        reports_calls: its events are calls of models whose id is that of the provider's response, or one that nothing
+            else has: wherever and whenever it comes in again, it is the same call.
     """
 
     name: str
     events: Callable[[Any, Options], list[Event]]
     heeds_429: bool = True
+    reports_calls: bool = False
 
 
 NO_OPTIONS: Final = Options()
