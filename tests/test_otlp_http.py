@@ -100,12 +100,16 @@ def test_spans_that_are_not_counted_are_told_kept_and_counted_once_mended(api: h
 
 
 @PLACES
-def test_another_count_for_the_same_call_is_told_and_the_first_stands(api: httpx.Client, media: str) -> None:
+def test_another_count_for_the_same_call_is_noticed_and_the_first_stands(api: httpx.Client, media: str) -> None:
     post(api, traces(call(1)), media)
-    rejected, message = told(post(api, traces(call(2), call(1, **{"gen_ai.usage.input_tokens": 10})), media))
-    assert rejected == 1
-    assert "At index 1: the same call is stored already with input_tokens 9, and now has 10" in message
+    post(api, traces(call(2), call(1, **{"gen_ai.usage.input_tokens": 10})), media)
     assert used(api, "input_tokens") == 18
+    (notice,) = api.get(f"{USAGE}/sources").json()["notices"]
+    assert notice.pop("last_at") > 0
+    assert notice == {"subject": "differing", "source": "otlp", "name": "otlp input_tokens"} | {
+        "count": 1,
+        "example": "resp_1",
+    }
 
 
 @PLACES

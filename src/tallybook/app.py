@@ -14,6 +14,7 @@ from tallybook.attempts import Attempts
 from tallybook.clock import Steadiness, now_ms, now_s
 from tallybook.config import Settings
 from tallybook.errors import CommandFailed, NotReady, RequestError
+from tallybook.ingest.notices import Notices
 from tallybook.ingest.writer import Writer
 from tallybook.keys import KeyStore
 from tallybook.lock import is_backed_up
@@ -59,6 +60,7 @@ _RECONCILE_EVERY_S: Final = 600
 _LOOK_AT_PRICES_S: Final = 5
 _GIVE_BACK_EVERY_S: Final = 20
 _LOOK_AT_BACKUP_S: Final = 1
+_KEEP_NOTICES_EVERY_S: Final = 5
 _ROUTES: Final = (
     *usage.routes,
     *costs.routes,
@@ -102,6 +104,7 @@ def opened(settings: Settings) -> Iterator[Api]:
     metrics.incoming_bytes.set_function(lambda: incoming.bytes)
     writer = Writer(store, settings.queue_bytes_max, settings.queue_s_max, metrics)
     metrics.ready.set_function(lambda: writer.trouble is None)
+    notices = Notices(store.note, metrics)
     writer.start()
     try:
         yield Api(
@@ -120,11 +123,14 @@ def opened(settings: Settings) -> Iterator[Api]:
                 exports=CapacityLimiter(_EXPORTS_MAX),
                 prices=prices,
                 options=_options(settings),
+                notices=notices,
             ),
             _lifespan,
         )
     finally:
         writer.stop()
+        with suppress(RequestError):  # what is lost are a few seconds of counts
+            notices.flush()
         store.close()
         keys.close()
 
@@ -153,6 +159,7 @@ async def _lifespan(api: Api) -> AsyncIterator[None]:
             _reconcile_now_and_then,
             _watch_prices,
             _let_go,
+            _keep_notices,
             _give_back_memory,
         )
     ]
@@ -192,6 +199,17 @@ async def _let_go(context: Context) -> None:
             await to_thread.run_sync(context.store.release)
         except Exception:
             _log.exception("the store's file is still held for a backup that has ended")
+
+
+async def _keep_notices(context: Context) -> None:
+    """Put what was noticed of senders into the store."""
+    while True:
+        await asyncio.sleep(_KEEP_NOTICES_EVERY_S)
+        try:
+            await to_thread.run_sync(context.notices.flush)
+        except Exception:
+            if not context.writer.trouble:  # what that is has been logged
+                _log.exception("notices not stored; they wait")
 
 
 async def _give_back_memory(_: Context) -> None:

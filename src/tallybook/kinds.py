@@ -84,6 +84,7 @@ class UsageKind:
         dimensions: fields an event may carry. Wider than ``group_by``: costs are asked for by more.
         group_by: dimensions a question may group by, and filter on where the dimension has a filter.
         is_level: the measure is a level that holds until the next report, not a flow that adds up.
+        reuses_ids: ids of its events name a thing that is used again and again, such as a container, and no call.
     """
 
     name: str
@@ -94,6 +95,7 @@ class UsageKind:
     required: tuple[str, ...] = ()
     counts: tuple[str, ...] = ()
     is_level: bool = False
+    reuses_ids: bool = False
 
     @property
     def object(self) -> str:
@@ -151,6 +153,7 @@ KINDS: Final[Mapping[str, UsageKind]] = {
             ("project_id",),
             required=("vector_store_id", "usage_bytes"),
             is_level=True,
+            reuses_ids=True,
         ),
         UsageKind(
             "code_interpreter_sessions",
@@ -159,6 +162,7 @@ KINDS: Final[Mapping[str, UsageKind]] = {
             _WHO,
             ("project_id",),
             counts=("num_sessions",),
+            reuses_ids=True,
         ),
         UsageKind(
             "file_search_calls",

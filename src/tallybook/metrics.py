@@ -1,12 +1,16 @@
 """What Prometheus can ask. One registry an app, so that two apps in a process do not mix."""
 
+import re
 from contextlib import suppress
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from tallybook.errors import Reason
 from tallybook.store.protocol import Outcome
 
+_PLAIN_NAME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_.|# -]{0,79}")
+_NOTICED_MAX: Final = 100
 _LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -62,6 +66,13 @@ class Metrics:
             ["method", "route", "status"],
             registry=self.registry,
         )
+        self.notices = Counter(
+            "tallybook_notices",
+            "What senders do that their operator should know of, by subject, source and field (or other).",
+            ["subject", "source", "field"],
+            registry=self.registry,
+        )
+        self._noticed: set[tuple[str, str, str]] = set()
         self.connections = Gauge("tallybook_connections", "Open connections.", registry=self.registry)
         self.wrong_keys = Counter(
             "tallybook_wrong_keys", "Requests with a key that is unknown, revoked or expired.", registry=self.registry
@@ -133,6 +144,16 @@ class Metrics:
             self._count_events(conflict.kind, "conflict", 1)
         if rejected:
             self._count_events("unknown", "rejected", rejected)
+
+    def count_notice(self, subject: str, source: str, name: str, number: int) -> None:
+        """Count something noticed of a sender; names are its own, so only plain ones are shown, and not too many."""
+        labels = (subject, source, name)
+        if labels not in self._noticed:
+            if len(self._noticed) < _NOTICED_MAX and _PLAIN_NAME.fullmatch(name):
+                self._noticed.add(labels)
+            else:
+                labels = (subject, source, "other")
+        self.notices.labels(*labels).inc(number)
 
     def note_reconciliation(
         self, organization_id: str, provider: str, *, ratio: float | None, is_beyond: bool, read_at_s: int

@@ -76,7 +76,9 @@ def _findings(target: Target) -> Iterator[Finding]:
                 yield from _prices(client)
             found = client.get("usage/check")
             yield from _organization(found)
-            yield _repeated(found["organization_id"], client.get("usage/sources")["repeated"])
+            sources = client.get("usage/sources")
+            yield _repeated(found["organization_id"], sources["repeated"])
+            yield from _noticed(found["organization_id"], sources["notices"])
             yield _unpriced(found["organization_id"], client.get("costs/unpriced")["data"])
             for book in client.get("reconciliation/books")["data"]:
                 yield _reconciled(found["organization_id"], book)
@@ -162,6 +164,36 @@ def _repeated(name: str, found: list[dict[str, Any]]) -> Finding:
         f"({first['kind']}), {first['events']} times from {' and '.join(first['sources'])}. Let one source report each "
         "call",
     )
+
+
+_NOTICES: Final = {
+    "unread": (
+        "source {source}: usage field {name} is not read, in {count:,} records. If it changes what a call costs, "
+        "report it to the project, and correct the costs of these calls"
+    ),
+    "repeated": (
+        "source {source} reported {count:,} calls that {name} had reported, such as {example}. They count once; let "
+        "one of the two report each call"
+    ),
+    "differing": (
+        "source {source} reported {count:,} calls with another count than the report that stands has ({name}), such as "
+        "{example}. They count once, as first reported; find out which of the two is right, and switch off the other"
+    ),
+    "alike": (
+        "source {source}: {count:,} pairs of reports without a response id look like one call each, and count twice "
+        "({name}). Switch off one of the two"
+    ),
+}
+
+
+def _noticed(name: str, found: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Yield findings on what senders did of late, the most frequent of each subject first."""
+    for subject, text in _NOTICES.items():
+        same = sorted((each for each in found if each["subject"] == subject), key=lambda each: -each["count"])
+        for each in same[:_NAMED_MAX]:
+            yield Finding(name, "warn", text.format(**each))
+        if len(same) > _NAMED_MAX:
+            yield Finding(name, "warn", f"and {len(same) - _NAMED_MAX} more of these; GET /usage/sources lists all")
 
 
 def _unpriced(name: str, missing: list[dict[str, Any]]) -> Finding:

@@ -62,6 +62,8 @@ class Decoded(NamedTuple):
         rejected: the rest.
         columns: the good events of a large body, instead of records.
         ignored: how many items are good and no event: calls that used nothing.
+        unread: names of fields of usage that are not zero and not read, and how many records have them.
+        alike: pairs of scopes of records without ids that look like one call, and how many there are.
     """
 
     records: list[Record]
@@ -69,6 +71,8 @@ class Decoded(NamedTuple):
     rejected: list[Rejected]
     columns: Sequence[Columns] = ()
     ignored: int = 0
+    unread: Mapping[str, int] = {}
+    alike: Mapping[str, int] = {}
 
 
 def decode(body: bytes, now_ms: int, events_max: int, since_ms: int = 0) -> Decoded:
@@ -239,8 +243,9 @@ def decode_records(
     items = list(split(body.removeprefix(_UTF8_BOM).strip()))
     if len(items) > records_max:
         raise too_many(len(items), records_max)
-    read = ((index, item, read_record(source, options, item, now_ms)) for index, item in enumerate(items))
-    return collect(read, since_ms)
+    own = options.of_request()
+    read = ((index, item, read_record(source, own, item, now_ms)) for index, item in enumerate(items))
+    return collect(read, since_ms)._replace(unread=own.unread)
 
 
 def read_record(

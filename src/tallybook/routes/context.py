@@ -15,6 +15,7 @@ from tallybook.attempts import Attempts
 from tallybook.clock import now_s
 from tallybook.config import Settings
 from tallybook.errors import Busy, Forbidden, InvalidRequest, RequestError, Unauthorized
+from tallybook.ingest.notices import Notices
 from tallybook.ingest.unpack import too_large
 from tallybook.ingest.writer import Writer
 from tallybook.keys import Key, KeyStore, Scope, redact
@@ -96,6 +97,7 @@ class Context:
         exports: how many exports are under way at once.
         prices: the price book in force.
         options: what the operator says of sources.
+        notices: what the operator should know of senders.
     """
 
     settings: Settings
@@ -111,6 +113,7 @@ class Context:
     exports: CapacityLimiter
     prices: CurrentPrices
     options: Options
+    notices: Notices
 
 
 def context(request: Request) -> Context:

@@ -24,6 +24,11 @@ from tallybook.sources.record import Source
 from tallybook.sources.table import SOURCES
 from tallybook.store.protocol import Batch, Outcome, Quarantined
 
+_CONFLICTS = {
+    True: "this call is stored already, with {field} {stored}; the first report stands, and the call counts once",
+    False: "an event with this id and timestamp is stored already with {field} {stored}; the first stands. Give a "
+    "different event its own id",
+}
 _FAULTS_MAX = 100
 """The most faults told in a receipt; the counts are always whole."""
 _WHERE = {
@@ -130,11 +135,19 @@ async def take(
         list(quarantined.values()),
         columns=decoded.columns,
         dialect=dialect,
+        reports_calls=reports_calls(dialect),
     )
     # Most spans, say, are no usage: what nothing is to be kept of need not wait for a commit.
     outcome = await commit(app, batch, size_bytes) if batch.events or batch.quarantined else Outcome()
     app.metrics.count(outcome, len(decoded.rejected))
+    app.notices.note(key.organization_id, dialect, decoded, outcome)
     return outcome, decoded, quarantined
+
+
+def reports_calls(dialect: str | None) -> bool:
+    """Return whether records of a dialect are calls, each of which counts once."""
+    source = SOURCES.get(dialect or "")
+    return source is not None and source.reports_calls
 
 
 def is_worth_keeping(rejected: Rejected) -> bool:
@@ -209,8 +222,7 @@ def receipt(
             "outcome": "conflict",
             "field": conflict.field,
             "value": conflict.sent,
-            "message": f"an event with this id and timestamp is stored already with {conflict.field} "
-            f"{conflict.stored}; the first stands. Give a different event its own id",
+            "message": _CONFLICTS[conflict.is_call].format(field=conflict.field, stored=conflict.stored),
             "quarantine_id": None,
         }
         for conflict in outcome.conflicts[:_FAULTS_MAX]

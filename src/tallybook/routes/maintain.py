@@ -13,6 +13,7 @@ from tallybook.keys import Scope
 from tallybook.lock import is_backed_up
 from tallybook.routes.context import answer, authorize, context, typed_body
 from tallybook.routes.single import Instant, single, window
+from tallybook.store.protocol import Notice
 from tallybook.timegrid import DAY_S
 
 _DIFFERENCES_MAX = 100
@@ -81,7 +82,7 @@ async def backup(request: Request) -> Response:
 
 
 async def sources(request: Request) -> Response:
-    """Tell which sources sent events lately, and which calls more than one of them reported."""
+    """Return which sources sent events lately, and what was noticed of them."""
     key = authorize(request, Scope.READ)
     app = context(request)
     now = now_s() + 1
@@ -90,6 +91,8 @@ async def sources(request: Request) -> Response:
     facts, repeated = await to_thread.run_sync(
         app.store.sources, key.organization_id, start_s, end_s, limiter=app.scans
     )
+    await to_thread.run_sync(app.notices.flush)
+    noticed = await to_thread.run_sync(app.store.notices, key.organization_id, start_s)
     return answer(
         {
             "object": "organization.usage.sources",
@@ -101,8 +104,14 @@ async def sources(request: Request) -> Response:
                 for each in facts
             ],
             "repeated": [each._asdict() for each in repeated],
+            "notices": [_noticed(each) for each in noticed],
         }
     )
+
+
+def _noticed(notice: Notice) -> dict[str, object]:
+    found: dict[str, object] = {"subject": notice.subject, "source": notice.source, "name": notice.name}
+    return found | {"count": notice.times, "last_at": notice.last_s, "example": notice.example}
 
 
 routes = [

@@ -106,7 +106,8 @@ def _is_json(request: Request) -> bool:
 
 def _not_counted(signal: _Signal, outcome: Outcome, decoded: Decoded, is_kept: bool) -> tuple[int, str]:
     """Return how many items are not counted, and why the first of them is not."""
-    conflicts = {decoded.indexes[conflict.position]: conflict for conflict in outcome.conflicts}
+    # A call that was reported before is counted, whatever this report says of it; `tallybook doctor` shows that.
+    conflicts = {decoded.indexes[each.position]: each for each in outcome.conflicts if not each.is_call}
     count = len(decoded.rejected) + len(conflicts)
     if decoded.rejected:
         first = decoded.rejected[0]
@@ -120,7 +121,7 @@ def _not_counted(signal: _Signal, outcome: Outcome, decoded: Decoded, is_kept: b
     if conflicts:
         index, conflict = next(iter(conflicts.items()))
         problem = (
-            f"the same call is stored already with {conflict.field} {conflict.stored}, and now has {conflict.sent}; "
+            f"the same event is stored already with {conflict.field} {conflict.stored}, and now has {conflict.sent}; "
             "the first stands"
         )
         return count, f"{signal.items} not counted: {count}. At index {index}: {problem}"

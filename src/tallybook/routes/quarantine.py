@@ -11,13 +11,13 @@ from starlette.routing import Route
 from tallybook.clock import now_ms
 from tallybook.errors import NotFound
 from tallybook.event import Fault, Record
-from tallybook.ingest.decode import collect, decode_one, read_record
+from tallybook.ingest.decode import Decoded, collect, decode_one, read_record
 from tallybook.keys import Scope
 from tallybook.routes.context import Context, answer, authorize, context, read_body
-from tallybook.routes.events import commit, receipt
+from tallybook.routes.events import commit, receipt, reports_calls
 from tallybook.routes.lists import list_answer, parse_list, unknown_after
 from tallybook.sources.table import SOURCES
-from tallybook.store.protocol import Batch, Quarantined
+from tallybook.store.protocol import Batch, Outcome, Quarantined
 
 
 async def entries(request: Request) -> Response:
@@ -93,16 +93,26 @@ async def _replay(app: Context, organization_id: str, items: list[Quarantined]) 
     kept = {rejected.index: items[rejected.index] for rejected in decoded.rejected}
     used = [items[index].quarantine_id for index in decoded.indexes]
     unused = {item.quarantine_id for index, item in enumerate(items) if index not in kept}.difference(used)
-    dialects = {items[index].dialect for index in decoded.indexes}
-    batch = Batch(
-        organization_id,
-        decoded.records,
-        released=[*used, *unused],
-        dialect=dialects.pop() if len(dialects) == 1 else None,
-    )
-    written = await commit(app, batch, 0)
+    written = Outcome()
+    for dialect, places in _by_dialect(items, decoded):
+        records = [decoded.records[place] for place in places]
+        released = [used[place] for place in places]
+        batch = Batch(
+            organization_id, records, released=released, dialect=dialect, reports_calls=reports_calls(dialect)
+        )
+        written.add(await commit(app, batch, 0), places)
+    if unused:
+        await commit(app, Batch(organization_id, released=list(unused)), 0)
     app.metrics.count(written, 0)
     return receipt(written, decoded, kept)
+
+
+def _by_dialect(items: list[Quarantined], decoded: Decoded) -> list[tuple[str | None, list[int]]]:
+    """Return the places of the events of each dialect, which says how they are identified."""
+    found: dict[str | None, list[int]] = {}
+    for place, index in enumerate(decoded.indexes):
+        found.setdefault(items[index].dialect, []).append(place)
+    return list(found.items())
 
 
 def _read(app: Context, item: Quarantined) -> list[Record] | list[Fault]:

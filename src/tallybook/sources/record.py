@@ -1,8 +1,9 @@
 """What all dialects share: how a record's fields are looked up, and what is said when one is wrong."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -40,6 +41,10 @@ class Options:
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unread: Counter[str] = field(default_factory=Counter, compare=False)
 
+    def of_request(self) -> "Options":
+        """Return the same with nothing counted."""
+        return replace(self, unread=Counter())
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -60,6 +65,14 @@ class Source:
 
 
 NO_OPTIONS: Final = Options()
+
+
+_WEAK_ID: Final = re.compile(r"(chatcmpl|cmpl)-\d{0,3}")
+
+
+def is_unique_id(text: str) -> bool:
+    """Return whether a response's id tells it from every other one: some servers have a thousand of them, or one."""
+    return _WEAK_ID.fullmatch(text) is None
 
 
 class Fields:

@@ -5,8 +5,7 @@ a join of the commit with the stored events of its own time range. There is no i
 memory: the store's zone maps leave only the part of the events that can match.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
 from typing import Any, Final, NamedTuple
 
@@ -19,44 +18,17 @@ from tallybook.columns import Columns, Integers, Truths, columns_of, derived
 from tallybook.event import Record
 from tallybook.kinds import DIMENSIONS, MEASURES
 from tallybook.store import level_rates
+from tallybook.store.calls import KnownCalls, new_calls, split
 from tallybook.store.identities import RecentIdentities
-from tallybook.store.protocol import Batch, Conflict, Outcome, Quarantined
+from tallybook.store.protocol import Batch, Outcome, Quarantined
 from tallybook.store.rates import Charges, Rater
 from tallybook.store.series import Owner, SeriesIndex
+from tallybook.store.share import Share, count_repeat
 from tallybook.tokens import DERIVED
 
 _INSTANT: Final = pa.timestamp("us")
 _COST: Final = pa.decimal128(38, 18)
 _AMOUNT: Final = pa.decimal128(38, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class _Share:
-    """Events of one kind and organization on their way in.
-
-    Attributes:
-        organization_id: whose they are.
-        batches: the number of each one's batch.
-        columns: the events; positions are those in their batches.
-    """
-
-    organization_id: str
-    batches: Integers
-    columns: Columns
-
-    @property
-    def owner(self) -> Owner:
-        """What their series belong to."""
-        return self.organization_id, self.columns.kind.name
-
-    def only(self, kept: Truths) -> "_Share":
-        """Return the events that are marked."""
-        return self if kept.all() else _Share(self.organization_id, self.batches[kept], self.columns.only(kept))
-
-    def per_batch(self, marked: Truths | None = None) -> Iterable[tuple[int, int]]:
-        """Return for each batch how many events it has here, or how many that are marked."""
-        numbers, counts = np.unique(self.batches if marked is None else self.batches[marked], return_counts=True)
-        return zip(numbers.tolist(), counts.tolist(), strict=True)
 
 
 class Appending:
@@ -66,13 +38,18 @@ class Appending:
         connection: the writer's.
         series: numbers of series.
         recent: what is known of events stored lately.
+        calls: what is known of calls.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, series: SeriesIndex, recent: RecentIdentities) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, series: SeriesIndex, recent: RecentIdentities, calls: KnownCalls
+    ) -> None:
         self._connection = connection
         self._series = series
         self._recent = recent
+        self._calls = calls
         self._written: list[tuple[list[int], Integers]] = []
+        self._called: list[Share] = []
 
     def append(self, rater: Rater, batches: Sequence[Batch], lot: int) -> list[Outcome]:
         """Write batches within the connection's open transaction.
@@ -88,12 +65,16 @@ class Appending:
             One outcome a batch, in order.
         """
         outcomes = [Outcome() for _ in batches]
-        shares = self._new(list(_shares(self._connection, batches, outcomes)), outcomes)
+        dialects = [batch.dialect for batch in batches]
+        sent = list(_shares(self._connection, batches, outcomes))
+        shares = self._new([share for share in sent if share.calls is None], outcomes)
+        calls = [share for share in sent if share.calls is not None]
+        self._called = new_calls(self._connection, self._calls, calls, dialects, outcomes)
+        shares += self._called
         for share in shares:
             for number, count in share.per_batch():
                 outcomes[number].accepted[share.columns.kind.name] += count
         if shares:
-            dialects = [batch.dialect for batch in batches]
             _insert(self._connection, self._series, rater, shares, outcomes, lot, dialects)
         for batch, outcome in zip(batches, outcomes, strict=True):
             _release_quarantined(self._connection, batch, outcome)
@@ -105,14 +86,17 @@ class Appending:
         self._series.settle()
         for digests, instants_ms in self._written:
             self._recent.add(digests, instants_ms)
-        self._written = []
+        for share in self._called:
+            if share.calls is not None:
+                self._calls.add(share.calls, share.columns.timestamps_ms)
+        self._written, self._called = [], []
 
     def forget(self) -> None:
         """The transaction is gone."""
         self._series.forget()
-        self._written = []
+        self._written, self._called = [], []
 
-    def _new(self, shares: list[_Share], outcomes: list[Outcome]) -> list[_Share]:
+    def _new(self, shares: list[Share], outcomes: list[Outcome]) -> list[Share]:
         """Return what neither is stored nor occurs twice."""
         known = [_digests(share) for share in shares]
         digests = list(chain.from_iterable(known_here for known_here, _ in known))
@@ -128,23 +112,26 @@ class Appending:
 
 def _shares(
     connection: duckdb.DuckDBPyConnection, batches: Sequence[Batch], outcomes: list[Outcome]
-) -> Iterator[_Share]:
+) -> Iterator[Share]:
     """Yield the events of batches by organization and kind."""
     waiting = _waiting(connection, batches) if any(batch.released for batch in batches) else set()
-    single: dict[Owner, list[tuple[int, int, Record]]] = {}
+    single: dict[tuple[str, str, bool], list[tuple[int, int, Record]]] = {}
     for number, batch in enumerate(batches):
         for columns in batch.columns:
-            yield _Share(batch.organization_id, np.full(len(columns), number, np.int64), columns)
+            share = Share(batch.organization_id, np.full(len(columns), number, np.int64), columns)
+            yield from split(share) if batch.reports_calls else (share,)
         own = {(batch.organization_id, name) for name in batch.released} & waiting
         waiting -= own
         for position, record in enumerate(batch.records):
             if batch.released and (batch.organization_id, batch.released[position]) not in own:
                 outcomes[number].duplicates[record.kind.name] += 1  # another request has replayed it meanwhile
                 continue
-            single.setdefault((batch.organization_id, record.kind.name), []).append((number, position, record))
-    for (organization_id, _), found in single.items():
+            owner = (batch.organization_id, record.kind.name, batch.reports_calls)
+            single.setdefault(owner, []).append((number, position, record))
+    for (organization_id, _, reports_calls), found in single.items():
         numbers, positions, records = zip(*found, strict=True)
-        yield _Share(organization_id, np.array(numbers, np.int64), columns_of(records, positions))
+        share = Share(organization_id, np.array(numbers, np.int64), columns_of(records, positions))
+        yield from split(share) if reports_calls else (share,)
 
 
 def _waiting(connection: duckdb.DuckDBPyConnection, batches: Sequence[Batch]) -> set[tuple[str, str]]:
@@ -156,7 +143,7 @@ def _waiting(connection: duckdb.DuckDBPyConnection, batches: Sequence[Batch]) ->
     return set(rows)
 
 
-def _digests(share: _Share) -> tuple[list[int], Integers]:
+def _digests(share: Share) -> tuple[list[int], Integers]:
     """Return digests and timestamps of the events that have an identity."""
     columns = share.columns
     instants_ms = columns.timestamps_ms
@@ -168,7 +155,7 @@ def _digests(share: _Share) -> tuple[list[int], Integers]:
     return [digests[place] for place in places], instants_ms[places]
 
 
-def _without_repeats(shares: list[_Share], outcomes: list[Outcome]) -> list[_Share]:
+def _without_repeats(shares: list[Share], outcomes: list[Outcome]) -> list[Share]:
     """Drop what occurs twice among the events themselves; the first sent stands."""
     kept = [np.ones(len(share.columns), np.bool_) for share in shares]
     first: dict[tuple[str, object], Record] = {}
@@ -184,14 +171,12 @@ def _without_repeats(shares: list[_Share], outcomes: list[Outcome]) -> list[_Sha
         if record.identity:
             stands = first.setdefault((shares[place].organization_id, record.identity), record)
             if stands is not record:
-                _count_repeat(outcomes[number], position, record, stands)
+                count_repeat(outcomes[number], position, record, stands)
                 kept[place][row] = False
     return [share.only(here) for share, here in zip(shares, kept, strict=True) if here.any()]
 
 
-def _without_stored(
-    connection: duckdb.DuckDBPyConnection, shares: list[_Share], outcomes: list[Outcome]
-) -> list[_Share]:
+def _without_stored(connection: duckdb.DuckDBPyConnection, shares: list[Share], outcomes: list[Outcome]) -> list[Share]:
     """Drop what the store has already."""
     sent = pa.concat_tables([_identities(place, share) for place, share in enumerate(shares)])
     if not sent.num_rows:
@@ -218,11 +203,11 @@ def _without_stored(
             kept[place][row] = False
             record = share.columns.record(row)
             number, position = int(share.batches[row]), int(share.columns.positions[row])
-            _count_repeat(outcomes[number], position, record, _stored_record(record, values))
+            count_repeat(outcomes[number], position, record, _stored_record(record, values))
     return [share.only(here) for share, here in zip(shares, kept, strict=True) if here.any()]
 
 
-def _identities(place: int, share: _Share) -> pa.Table:
+def _identities(place: int, share: Share) -> pa.Table:
     rows = np.flatnonzero(share.columns.has_identity).tolist()
     return pa.table(
         {
@@ -244,27 +229,11 @@ def _stored_record(like: Record, values: list[Any]) -> Record:
     )
 
 
-def _count_repeat(outcome: Outcome, position: int, sent: Record, stands: Record) -> None:
-    kind = sent.kind
-    if stands.dimensions == sent.dimensions and stands.measures == sent.measures and stands.cost == sent.cost:
-        outcome.duplicates[kind.name] += 1
-        return
-    fields = (*kind.dimensions, *kind.measures, "cost")
-    pairs = zip(
-        fields,
-        (*stands.dimensions, *stands.measures, stands.cost),
-        (*sent.dimensions, *sent.measures, sent.cost),
-        strict=True,
-    )
-    field, stored, value = next(pair for pair in pairs if pair[1] != pair[2])
-    outcome.conflicts.append(Conflict(position, kind.name, field, stored, value))
-
-
 def _insert(
     connection: duckdb.DuckDBPyConnection,
     series: SeriesIndex,
     rater: Rater,
-    shares: list[_Share],
+    shares: list[Share],
     outcomes: list[Outcome],
     lot: int,
     dialects: Sequence[str | None],
@@ -287,6 +256,8 @@ def _insert(
     if any(dialects):
         spoken = chain.from_iterable(share.batches.tolist() for share in shares)
         fresh = fresh.append_column("dialect", pa.array([dialects[number] for number in spoken], pa.string()))
+    if any(share.calls is not None for share in shares):
+        fresh = fresh.append_column("call", pa.concat_arrays([_call_column(share) for share in shares]))
     connection.execute(f"INSERT INTO events BY NAME SELECT *, {lot} AS lot FROM fresh")
     if levels := [each for each in charged if each.columns.kind.is_level]:
         holders = {share.organization_id for share in shares if share.columns.kind.is_level}
@@ -296,6 +267,10 @@ def _insert(
         connection.execute(
             f"""INSERT INTO levels BY NAME SELECT "timestamp", series_id, usage_bytes, {amount} FROM fresh"""
         )
+
+
+def _call_column(share: Share) -> "pa.Array[Any]":
+    return pa.nulls(len(share.columns), pa.uint64()) if share.calls is None else pa.array(share.calls, pa.uint64())
 
 
 class _Charged(NamedTuple):

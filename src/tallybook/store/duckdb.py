@@ -19,9 +19,10 @@ from tallybook.event import Fault
 from tallybook.kinds import DIMENSIONS, MEASURES, UsageKind
 from tallybook.query import Query
 from tallybook.rate import Book, EmptyBook, Rate
-from tallybook.store import level_rates, maintenance, readings, retention, rollups, sources
+from tallybook.store import level_rates, maintenance, notices, readings, retention, rollups, sources
 from tallybook.store.answer import Snapshot, usage_statement
 from tallybook.store.append import Appending
+from tallybook.store.calls import KnownCalls, stored_calls
 from tallybook.store.charges import too_many
 from tallybook.store.commits import Commits
 from tallybook.store.connections import Connections
@@ -36,6 +37,7 @@ from tallybook.store.protocol import (
     Difference,
     Keep,
     Kept,
+    Notice,
     Outcome,
     Quarantined,
     Reading,
@@ -133,7 +135,9 @@ class DuckStore:
         """Events of lots up to this one are in the rollups; those of some later ones may be, too."""
         self._lot = self._written_lot + 1
         """The lot that is open: commits put their events into it."""
-        self._appending = Appending(self._writer, SeriesIndex(self._writer), RecentIdentities(written.latest_ms))
+        self._calls = KnownCalls()
+        recent = RecentIdentities(written.latest_ms)
+        self._appending = Appending(self._writer, SeriesIndex(self._writer), recent, self._calls)
         self._kept = retention.read(self._writer)
         """What is kept; it moves before anything is deleted."""
         self._rates = RateIndex(self._connections.new())
@@ -391,8 +395,19 @@ class DuckStore:
         )
         return int(count)
 
+    def _learn_calls(self) -> None:
+        """Take in the calls that were stored before the start; until then commits look for each call in the store."""
+        calls = self._calls
+        if calls.is_complete:
+            return
+        with self._connections.lent() as connection:
+            stored = stored_calls(connection)
+        with self._committing:
+            calls.complete(stored)
+
     def fold(self) -> int:
         """See `Store.fold`."""
+        self._learn_calls()
         with self._folding, self._connections.lent() as connection:
             with self._committing:  # what is under way belongs to the lot that closes
                 closing, is_due = self._lot, self._written_lot > self._folded_lot
@@ -494,6 +509,23 @@ class DuckStore:
         with self._answering(), self._connections.lent() as connection:
             window = organization_id, start_s, end_s
             return sources.sources(connection, *window), sources.repeated(connection, *window)
+
+    def note(self, organization_id: str, found: Sequence[Notice]) -> None:
+        """See `Store.note`."""
+        with self._writing_readings() as connection:
+            connection.begin()
+            try:
+                notices.keep(connection, organization_id, found)
+                self._commit_beside(connection)
+            except BaseException:
+                with suppress(duckdb.Error):  # a failed commit has rolled back already
+                    connection.rollback()
+                raise
+
+    def notices(self, organization_id: str, start_s: int) -> list[Notice]:
+        """See `Store.notices`."""
+        with self._answering(), self._connections.lent() as connection:
+            return notices.notices_of(connection, organization_id, start_s)
 
     @property
     def is_held(self) -> bool:

@@ -49,6 +49,7 @@ class Batch:
             already is a duplicate.
         columns: events of a large body, instead of records.
         dialect: what the events came in, see `tallybook.sources`; None for events of ours.
+        reports_calls: they are calls, each of which counts once, whatever source reports it and when.
     """
 
     organization_id: str
@@ -57,6 +58,7 @@ class Batch:
     released: Sequence[str] = ()
     columns: Sequence[Columns] = ()
     dialect: str | None = None
+    reports_calls: bool = False
 
     @property
     def events(self) -> int:
@@ -72,13 +74,23 @@ class Batch:
 
 
 class Conflict(NamedTuple):
-    """A record whose identity is taken by another content; the first stands."""
+    """A record whose identity is taken by another content; the first stands.
+
+    Attributes:
+        position: of the record in its batch.
+        kind: usage kind.
+        field: the first that differs.
+        stored: its value in what stands.
+        sent: its value in the record.
+        is_call: the record is one more report of a call, which is counted.
+    """
 
     position: int
     kind: str
     field: str
     stored: object
     sent: object
+    is_call: bool = False
 
 
 @dataclass(slots=True)
@@ -90,12 +102,26 @@ class Outcome:
         duplicates: how many were stored before, with the same content, by usage kind.
         conflicts: records refused because another content has their identity.
         unpriced: how many of the accepted have something without a price, by usage kind.
+        repeats: how many were reports of calls that stood already, by their source, by that of the report that stands,
+            and by the count that they say otherwise, empty if none. They are among duplicates or conflicts as well.
+        repeated_id: id of one of these calls.
     """
 
     accepted: Counter[str] = field(default_factory=Counter)
     duplicates: Counter[str] = field(default_factory=Counter)
     conflicts: list[Conflict] = field(default_factory=list)
     unpriced: Counter[str] = field(default_factory=Counter)
+    repeats: Counter[tuple[str | None, str | None, str]] = field(default_factory=Counter)
+    repeated_id: str | None = None
+
+    def add(self, other: "Outcome", places: Sequence[int]) -> None:
+        """Add what became of some of the records; their places are given."""
+        self.accepted += other.accepted
+        self.duplicates += other.duplicates
+        self.unpriced += other.unpriced
+        self.repeats += other.repeats
+        self.repeated_id = other.repeated_id or self.repeated_id
+        self.conflicts += (conflict._replace(position=places[conflict.position]) for conflict in other.conflicts)
 
 
 EVERYTHING: Final = "tallybook"
@@ -297,6 +323,26 @@ class SourceFacts(NamedTuple):
     events: int
     first_s: int
     last_s: int
+
+
+class Notice(NamedTuple):
+    """Something that a sender does and its operator should know of.
+
+    Attributes:
+        subject: what it is, see `tallybook.ingest.notices`.
+        source: ``events``, or the dialect of the records.
+        name: which field or other source it is about.
+        times: how many times it was noticed.
+        last_s: when it was last noticed, Unix seconds.
+        example: id of a call it concerns, where there is one.
+    """
+
+    subject: str
+    source: str
+    name: str
+    times: int
+    last_s: int
+    example: str | None = None
 
 
 class Repeated(NamedTuple):
@@ -541,6 +587,18 @@ class Store(Protocol):
 
     def sources(self, organization_id: str, start_s: int, end_s: int) -> tuple[list[SourceFacts], list[Repeated]]:
         """Return which sources sent events of a window, Unix seconds, half-open, and calls that came more than once."""
+        ...
+
+    def note(self, organization_id: str, notices: Sequence[Notice]) -> None:
+        """Add to an organization's notices; counts of the same name add up.
+
+        Raises:
+            Unavailable: the store could not write them.
+        """
+        ...
+
+    def notices(self, organization_id: str, start_s: int) -> list[Notice]:
+        """Return an organization's notices of since an instant, Unix seconds, the latest first."""
         ...
 
     @property

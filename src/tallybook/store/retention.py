@@ -4,6 +4,9 @@ What is older is deleted, a day at a time, and the store's mark of it moves in t
 back: a longer setting does not bring back what is gone. The process knows of a mark before anything is deleted, so
 whoever has begun a snapshot and then looks at the mark knows all that the snapshot may lack.
 
+Of a call that is deleted its id is kept for a while longer: reports of one call name different instants, and one from
+after the mark may be of a call from before it.
+
 An event from before the mark is refused: whether it was stored already could not be told any more, and nothing may
 count twice. Reports of levels are no events in this respect. The last one before the mark holds after it, and they are
 all there is to tell what was held on a day: they stay.
@@ -22,6 +25,8 @@ from tallybook.timegrid import DAY_S, HOUR_S, MINUTE_S, floor_s
 
 _ROLLED_UP: Final = "lot <= (SELECT lot FROM rolled_up)"
 """An event goes only when the rollups have it."""
+_CALLS_DAYS: Final = 31
+"""How long the id of a call is known after the call is deleted: no two reports of one are further apart."""
 _FINE: Final = {MINUTE_S: "minutes_s", HOUR_S: "hours_s"}
 
 
@@ -109,6 +114,8 @@ def take(connection: duckdb.DuckDBPyConnection, step: Step) -> int:
             "INSERT INTO kept SELECT make_timestamp(?::BIGINT), make_timestamp(?::BIGINT), make_timestamp(?::BIGINT)",
             [instant_s * 1_000_000 for instant_s in step.kept],
         )
+        if step.mark == "events_s":
+            _remember_calls(connection, step.until_s)
         for source in _SOURCES[step.mark]:
             ((count,),) = connection.execute(
                 f"DELETE FROM {source.table} WHERE {source.instant} < make_timestamp(?::BIGINT) AND {source.condition}",
@@ -121,6 +128,20 @@ def take(connection: duckdb.DuckDBPyConnection, step: Step) -> int:
         raise
     connection.commit()
     return deleted
+
+
+def _remember_calls(connection: duckdb.DuckDBPyConnection, until_s: int) -> None:
+    """Keep the ids of calls that are about to be deleted, and let go of older ones."""
+    connection.execute(
+        f"""INSERT INTO past_calls BY NAME
+            SELECT organization_id, kind, id, call, "timestamp" FROM events JOIN series USING (series_id)
+            WHERE call IS NOT NULL AND "timestamp" < make_timestamp(?::BIGINT) AND {_ROLLED_UP}""",
+        [until_s * 1_000_000],
+    )
+    connection.execute(
+        'DELETE FROM past_calls WHERE "timestamp" < make_timestamp(?::BIGINT)',
+        [(until_s - _CALLS_DAYS * DAY_S) * 1_000_000],
+    )
 
 
 def too_fine(kept: Kept) -> InvalidRequest:

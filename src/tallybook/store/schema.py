@@ -13,7 +13,9 @@
     rates        what events are charged by: one row for each part that has a price; never changed
     level_rates  which rate holds for levels from an instant on, by organization
     reratings    days whose charges were changed afterwards: when, by which book, by how much
+    past_calls   calls that were deleted for their age, for as long as a late report of one is to be recognised
     quarantine   events that could not be kept, as they were sent
+    notices      what senders do that their operator should know of (see `tallybook.store.notices`)
     readings     days that were read of a provider's book, and when (see `tallybook.store.readings`)
     billed_usage   what a provider says was used, by day, kind, project and model
     billed_costs   what it says that cost, by day, project and line item; amounts as text, with all their digits
@@ -159,6 +161,21 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE TABLE billed_costs (organization_id VARCHAR NOT NULL, provider VARCHAR NOT NULL,
             "day" TIMESTAMP NOT NULL, project_id VARCHAR, line_item VARCHAR, quantity VARCHAR,
             amount VARCHAR NOT NULL)""",
+    ),
+    (
+        "ALTER TABLE events ADD COLUMN call UBIGINT",
+        # The sources that report calls as of this version, and ids that are none's own. See `tallybook.store.calls`.
+        """UPDATE events SET call = md5_number_lower(organization_id || chr(0) || kind || chr(0) || id)
+           FROM series WHERE series.series_id = events.series_id AND id IS NOT NULL
+             AND dialect IN ('litellm', 'openai', 'anthropic', 'otlp')
+             AND kind NOT IN ('vector_stores', 'code_interpreter_sessions')
+             AND NOT regexp_full_match(id, '(chatcmpl|cmpl)-[0-9]{0,3}')""",
+        "DROP VIEW facts",
+        f"CREATE VIEW facts AS SELECT * REPLACE ({_FACTS}), rowid AS row_number FROM events",
+        """CREATE TABLE past_calls (organization_id VARCHAR NOT NULL, kind VARCHAR NOT NULL, id VARCHAR NOT NULL,
+            call UBIGINT NOT NULL, "timestamp" TIMESTAMP NOT NULL)""",
+        """CREATE TABLE notices (organization_id VARCHAR NOT NULL, subject VARCHAR NOT NULL, source VARCHAR NOT NULL,
+            name VARCHAR NOT NULL, count BIGINT NOT NULL, last_at TIMESTAMP NOT NULL, example VARCHAR)""",
     ),
 )
 """Statements that lead from each version to the next; the first makes version 1. Only ever appended to."""
