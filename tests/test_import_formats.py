@@ -175,7 +175,8 @@ def spend_rows() -> list[dict[str, Any]]:
         common | {"request_id": "chatcmpl-1"},
         common | {"request_id": "chatcmpl-2", "metadata": "{}"},
         common | {"request_id": "chatcmpl-3", "cache_hit": "True"},
-        common | {"request_id": "chatcmpl-4", "status": "failure"},
+        common
+        | {"request_id": "chatcmpl-4", "status": "failure", "metadata": "{}", "spend": 0, "completion_tokens": 0},
     ]
 
 

@@ -307,7 +307,7 @@ IGNORED: dict[str, Json] = {
 REJECTED: dict[str, tuple[Json, str]] = {
     "no usage": (CHAT, "gen_ai.usage.input_tokens"),
     "no tokens": (CHAT | tokens(input=0, output=0), "gen_ai.usage.input_tokens"),
-    "a count that is text": (CHAT | USAGE | {"gen_ai.usage.input_tokens": "9"}, "gen_ai.usage.input_tokens"),
+    "a count that is text": (CHAT | USAGE | {"gen_ai.usage.input_tokens": "9k"}, "gen_ai.usage.input_tokens"),
     "a count below 0": (CHAT | USAGE | tokens(output=-1), "gen_ai.usage.output_tokens"),
     "a count that is a truth": (CHAT | USAGE | {"gen_ai.usage.output_tokens": True}, "gen_ai.usage.output_tokens"),
     "a fraction": (CHAT | USAGE | {"gen_ai.usage.output_tokens": 1.5}, "gen_ai.usage.output_tokens"),

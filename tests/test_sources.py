@@ -542,7 +542,7 @@ BAD: dict[str, tuple[str, Any, str | None]] = {
     "no object": ("openai", [1], None),
     "nothing that tells the kind": ("openai", {"id": "x"}, "object"),
     "no usage": ("openai", CHAT, "usage"),
-    "a count that is text": ("openai", chat(prompt_tokens="9", completion_tokens=1), "usage.prompt_tokens"),
+    "a count that is text": ("openai", chat(prompt_tokens="9k", completion_tokens=1), "usage.prompt_tokens"),
     "a count below 0": ("openai", chat(prompt_tokens=-1, completion_tokens=1), "usage.prompt_tokens"),
     "a count that is a truth": ("openai", chat(prompt_tokens=True, completion_tokens=1), "usage.prompt_tokens"),
     "details that are none": ("openai", chat(**ONE, prompt_tokens_details=[]), "usage.prompt_tokens_details"),

@@ -33,6 +33,8 @@ DERIVED = [
     ),
     ({"output_tokens": 50}, {"input_tokens": 0, "output_text_tokens": 50}),
     ({"output_tokens": 50, "output_audio_tokens": 20, "output_image_tokens": 5}, {"output_text_tokens": 25}),
+    # the split of a cache write may fall short of it: the rest has the shorter retention
+    ({"input_tokens": 10, "input_cache_write_tokens": 4, "input_cache_write_12h_tokens": 0}, {}),
     # reasoning belongs to no modality: parts may fall short
     ({"output_tokens": 50, "output_text_tokens": 10}, {"output_text_tokens": 10, "output_tokens": 50}),
 ]
@@ -43,6 +45,38 @@ def test_what_follows_is_derived(given_parts: dict[str, int], derived: dict[str,
     assert completed(**given_parts).items() >= (given_parts | derived).items()
 
 
+@pytest.mark.parametrize(
+    ("total", "short", "long", "split"),
+    [
+        (4, None, None, (4, 0)),
+        (4, 1, None, (4, 0)),
+        (4, None, 1, (3, 1)),
+        (4, 1, 0, (4, 0)),
+        (4, 0, 1, (3, 1)),
+        (4, 3, 1, (3, 1)),
+        (None, 3, 1, (3, 1)),
+        (None, 3, None, (3, 0)),
+        (0, 0, 0, (0, 0)),
+    ],
+)
+def test_what_a_split_of_a_cache_write_leaves_over_has_the_shorter_retention(
+    total: int | None, short: int | None, long: int | None, split: tuple[int, int]
+) -> None:
+    told = {
+        "input_cache_write_tokens": total,
+        "input_cache_write_30m_tokens": short,
+        "input_cache_write_12h_tokens": long,
+    }
+    parts = completed(input_tokens=9, **{name: count for name, count in told.items() if count is not None})
+    assert (parts["input_cache_write_30m_tokens"], parts["input_cache_write_12h_tokens"]) == split
+    assert parts["input_cache_write_tokens"] == sum(split)
+
+
+def test_uncached_tokens_are_what_the_other_two_leave_over() -> None:
+    parts = completed(input_tokens=10, input_uncached_tokens=5, input_cached_tokens=4)
+    assert parts["input_uncached_tokens"] == 6
+
+
 REFUSED = [
     ({}, "input_tokens"),
     ({"input_cached_tokens": 1, "output_tokens": 1}, "input_cached_tokens"),
@@ -50,7 +84,7 @@ REFUSED = [
     ({"input_tokens": 10, "input_cached_tokens": 11}, "input_cached_tokens"),
     ({"input_tokens": 10, "input_cache_write_tokens": 11}, "input_cache_write_tokens"),
     ({"input_tokens": 10, "input_cached_tokens": 6, "input_cache_write_tokens": 5}, "input_cached_tokens"),
-    ({"input_tokens": 10, "input_uncached_tokens": 5, "input_cached_tokens": 4}, "input_uncached_tokens"),
+    ({"input_tokens": 10, "input_uncached_tokens": 7, "input_cached_tokens": 4}, "input_uncached_tokens"),
     ({"input_tokens": 10, "input_uncached_tokens": 11}, "input_uncached_tokens"),
     (
         {
@@ -84,7 +118,9 @@ def test_the_parts_of_whatever_is_accepted_add_up(given_parts: dict[str, int]) -
         parts = completed(**given_parts)
     except Contradiction:
         return
-    assert parts.items() >= given_parts.items()
+    remainders = {"input_cache_write_30m_tokens", "input_uncached_tokens"}
+    assert {name: parts[name] for name in given_parts if name not in remainders}.items() <= given_parts.items()
+    assert all(parts[name] >= given_parts.get(name, 0) for name in remainders)
     assert min(parts.values()) >= 0
     uncached, cached, write = (
         parts["input_uncached_tokens"],

@@ -95,15 +95,15 @@ def _complete_input(given: tuple[int | None, ...]) -> tuple[int, ...]:
             f"input_cached_tokens {cached} + input_cache_write_tokens {write} exceed input_tokens {total}, which "
             "includes both; add them to input_tokens if the source reports them apart",
         )
-    if uncached is None:
-        uncached = total - cached - write
-    elif uncached + cached + write != total:
+    rest = total - cached - write
+    if uncached is not None and uncached > rest:
         _refuse(
             "input_uncached_tokens",
             uncached,
             f"input_uncached_tokens {uncached} + input_cached_tokens {cached} + input_cache_write_tokens {write} "
-            f"make {uncached + cached + write}, not input_tokens {total}; leave one out to have it derived",
+            f"make {uncached + cached + write}, above input_tokens {total}; a part cannot be above its whole",
         )
+    uncached = rest  # what is neither read from a cache nor written to one, whatever a breakdown says of it
     return (total, cached, write, write_30m, write_12h, uncached, *_complete_modalities(uncached, cached, *modalities))
 
 
@@ -159,19 +159,16 @@ def _complete_modalities(
 def _complete_cache_write(write: int | None, write_30m: int | None, write_12h: int | None) -> tuple[int, int, int]:
     if write is None:
         write = (write_30m or 0) + (write_12h or 0)
-    if write_30m is None:
-        # Of a write that does not tell its retention, the shorter and cheaper one is assumed.
-        write_30m = max(0, write - (write_12h or 0))
-    if write_12h is None:
-        write_12h = max(0, write - write_30m)
-    if write_30m + write_12h != write:
+    write_30m, write_12h = write_30m or 0, write_12h or 0
+    if write_30m + write_12h > write:
         _refuse(
             "input_cache_write_tokens",
             write,
             f"input_cache_write_30m_tokens {write_30m} + input_cache_write_12h_tokens {write_12h} make "
-            f"{write_30m + write_12h}, not input_cache_write_tokens {write}; leave one out to have it derived",
+            f"{write_30m + write_12h}, above input_cache_write_tokens {write}; a part cannot be above its whole",
         )
-    return write, write_30m, write_12h
+    # A split may fall short: it is of the first of several turns. The rest has the shorter and cheaper retention.
+    return write, write - write_12h, write_12h
 
 
 def _complete_output(given: tuple[int | None, ...]) -> tuple[int, int, int, int]:

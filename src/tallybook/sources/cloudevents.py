@@ -9,14 +9,13 @@ Source: CloudEvents specification 1.0, and its JSON format.
 
 import base64
 import binascii
-import hashlib
 import re
 from typing import Any, Final
 
 import msgspec
 
-from tallybook.event import TEXT_MAX, rfc3339_to_ms
-from tallybook.sources.record import NO_OPTIONS, Event, FaultyRecord, Fields, Options
+from tallybook.event import rfc3339_to_ms
+from tallybook.sources.record import NO_OPTIONS, Event, FaultyRecord, Fields, Options, call_id
 
 _VERSION: Final = "1.0"
 _JSON: Final = re.compile(r"\s*(application|text)/([\w.+-]+\+)?json\s*(;.*)?", re.IGNORECASE)
@@ -50,10 +49,7 @@ def events(record: Any, options: Options = NO_OPTIONS) -> list[Event]:
 
 def identity(source: str, name: str) -> str:
     """Return the id of an event: source and id of its CloudEvent, or a digest where they are too long for one."""
-    both = f"{source} {name}"
-    if len(both) <= TEXT_MAX:
-        return both
-    return f"sha256:{hashlib.sha256(both.encode(errors='surrogatepass')).hexdigest()}"
+    return call_id(f"{source} {name}")
 
 
 def _required(envelope: Fields, name: str) -> str:

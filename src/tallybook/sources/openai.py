@@ -5,7 +5,9 @@ event of the realtime API, a line of a batch's output), or such an answer in an 
 
     {"response": {...}, "request": {...}, "user_id": ..., "project_id": ..., "api_key_id": ..., ...}
 
-One answer can be several events: tokens, searches, images and sessions of the code interpreter are counted apart.
+One answer can be several events: tokens, searches, images and sessions of the code interpreter are counted apart. A
+message of Anthropic's is read as such. What is not a finished answer is refused if it carries counts: chunks on the
+way, batch objects, whose output has the answers, and steps of a run.
 
 Source: types of the official ``openai`` client 3.54.
 """
@@ -15,7 +17,29 @@ from typing import Any, Final
 
 from tallybook.event import COUNT_MAX
 from tallybook.kinds import KINDS
-from tallybook.sources.record import NO_OPTIONS, WHO, Event, FaultyRecord, Fields, Options, made
+from tallybook.sources import anthropic
+from tallybook.sources.record import (
+    NO_OPTIONS,
+    WHO,
+    Event,
+    FaultyRecord,
+    Fields,
+    Options,
+    call_id,
+    charged,
+    is_blank,
+    made,
+)
+from tallybook.sources.usage_objects import (
+    OPENAI,
+    Dialect,
+    dialect_of,
+    image_events,
+    report_unread,
+    reported_cost,
+    token_events,
+    watched,
+)
 
 _COMMON: Final = (*WHO, "api_source")
 _UNUSED: Final = ("failed", "cancelled", "incomplete", "in_progress", "queued")
@@ -25,16 +49,22 @@ _ENVELOPE: Final = frozenset(
     {"response", "request", "id", "timestamp", "model", "batch", "service_tier", *_COMMON}
     | {"seconds", "characters", "input_tokens", "kind", "source"}
 )
+_LAST: Final = ("response.done", "response.completed", "response.incomplete", "response.failed")
+"""Events of streams that carry the whole answer."""
 _SESSION_S: Final = 20 * 60
 """A container is billed for so long at a time: what answers make of it within that time is one session."""
+_UNFINISHED: Final = ("in_progress", "queued")
 _OBJECTS: Final = {
     "chat.completion": "completions",
+    "chat.completion.chunk": "completions",
     "text_completion": "completions",
     "response": "completions",
     "response.compaction": "completions",
     "realtime.response": "completions",
+    "thread.run": "completions",
     "decision": "decisions",
 }
+_IMAGE_EVENTS: Final = ("image_generation.completed", "image_edit.completed")
 _SIGNS: Final = {
     "moderations": ("results",),
     "audio_transcriptions": ("seconds", "duration", "text", "transcript"),
@@ -49,10 +79,10 @@ def events(record: Any, options: Options = NO_OPTIONS) -> list[Event]:
 
     Args:
         record: as above.
-        options: not looked at.
+        options: whether a provider's own figure of the cost is taken, and where fields that nobody reads are counted.
 
     Returns:
-        None of them where nothing was used: a request of a batch that failed, an answer that is not finished.
+        None of them where nothing was used: a request that failed, an answer that is not finished.
 
     Raises:
         FaultyRecord: it is none of these, or a field has the wrong type.
@@ -60,9 +90,12 @@ def events(record: Any, options: Options = NO_OPTIONS) -> list[Event]:
     if not isinstance(record, dict):
         raise FaultyRecord(None, record, "a record is a JSON object: an answer of the API, or one in an envelope")
     envelope, response = _open(Fields(record))
-    if response is None:
+    if response is None or _is_of_nothing(response):
         return []
-    return _Answer(envelope, response).events()
+    if anthropic.is_message(response):
+        return anthropic.answer_events(envelope, response, options)
+    _refuse_unfinished(response)
+    return _Answer(envelope, response, options).events()
 
 
 def _open(record: Fields) -> tuple[Fields, Fields | None]:
@@ -72,7 +105,7 @@ def _open(record: Fields) -> tuple[Fields, Fields | None]:
         if unknown := [name for name in record.values if name not in _ENVELOPE]:
             raise record.wrong(unknown[0], f"is no field of an envelope; those are {', '.join(sorted(_ENVELOPE))}")
         envelope, record = record, record.fields("response")
-    if "custom_id" in record:  # a line of a batch's output
+    if "custom_id" in record and "response" in record:  # a line of a batch's output
         line = record.fields("response")
         if line.count("status_code") != 200 or "body" not in line:
             return envelope, None
@@ -81,29 +114,73 @@ def _open(record: Fields) -> tuple[Fields, Fields | None]:
             raise body.wrong("created", "is missing; give timestamp in an envelope, since a batch may be fetched twice")
         values = {"id": line.values.get("request_id") or record.values.get("id"), **body.values}
         return Fields({"batch": True, **envelope.values}, envelope.path), Fields(values, body.path)
+    if "custom_id" in record and "error" in record:
+        return envelope, None
     if isinstance(record.values.get("type"), str) and "response" in record:  # an event of a stream
-        if record.values["type"] not in ("response.done", "response.completed", "response.incomplete"):
+        if record.values["type"] not in _LAST:
             return envelope, None
         return envelope, record.fields("response")
     return envelope, record
 
 
+def _is_of_nothing(answer: Fields) -> bool:
+    """Whether it says by itself that nothing was used: an error, a piece of a stream, a batch that goes on."""
+    values = answer.values
+    if not is_blank(values.get("usage")):
+        return False
+    if values.get("object") == "batch":
+        return True
+    if values.get("object") == "chat.completion.chunk":
+        # With include_usage there is a usage of null in all chunks but the last. Without, the last says that it ends.
+        is_last = any(choice.values.get("finish_reason") for choice in answer.each("choices"))
+        return "usage" in values or not is_last
+    return not is_blank(values.get("error")) and "object" not in values
+
+
+def _refuse_unfinished(answer: Fields) -> None:
+    """Raise `FaultyRecord` for what carries counts and is not a whole answer."""
+    name = answer.values.get("object")
+    if name == "batch":
+        raise answer.wrong(
+            "object",
+            "is a batch, whose output file says the same of each of its requests; send the lines of that file",
+        )
+    if name == "thread.run.step":
+        raise answer.wrong("object", "is a step of a run, which repeats its counts; send the run")
+    if name == "chat.completion.chunk" and not is_blank(answer.values.get("usage")):
+        choices = list(answer.each("choices"))
+        if choices and not any(choice.values.get("finish_reason") for choice in choices):
+            raise answer.wrong(
+                "object", "is a chunk on the way, whose counts are those up to then; send the last one of the stream"
+            )
+    if answer.values.get("status") in _UNFINISHED and not is_blank(answer.values.get("usage")):
+        raise answer.wrong("status", "is not an end; send the answer once it is finished")
+    data = answer.values.get("data")
+    first = data[0] if isinstance(data, list) and data else None
+    is_embedding = isinstance(first, dict) and first.get("object") == "embedding"
+    if isinstance(data, list) and ("has_more" in answer.values or (name == "list" and first and not is_embedding)):
+        raise answer.wrong("object", "is a list of what the API keeps, and not an answer of a model")
+
+
 def tool_events(envelope: Fields, response: Fields) -> list[Event]:
     """Return what a response says the model used besides tokens, of who made the call by the envelope."""
-    return _Answer(envelope, response).tools()
+    return _Answer(envelope, response, NO_OPTIONS).tools()
 
 
 class _Answer:
     """One answer of the API, with who made the call."""
 
-    def __init__(self, envelope: Fields, response: Fields) -> None:
+    def __init__(self, envelope: Fields, response: Fields, options: Options) -> None:
         self._envelope = envelope
         self._request = envelope.fields("request")
         self._response = response
-        self._usage = response.fields("usage")
+        self._options = options
+        self._usage = watched(response.fields("usage"))
+        self._tool_usage = watched(response.fields("tool_usage"))
+        self._dialect: Dialect = dialect_of(response.fields("usage"), OPENAI)
         self._timestamp = envelope.any("timestamp") or response.any(*_INSTANTS)
         self._common: Event = {
-            "id": envelope.text("id") or response.text("id", "item_id", "request_id"),
+            "id": envelope.identity("id") or response.identity("id", "item_id", "request_id"),
             "timestamp": self._timestamp,
             "model": envelope.text("model") or response.text("model") or self._request.text("model"),
             "service_tier": envelope.text("service_tier") or response.text("service_tier"),
@@ -125,32 +202,42 @@ class _Answer:
         }.get(kind)
         if read is None:
             raise self._envelope.wrong("kind", f"must be one of {', '.join(KINDS)} that answers of the API are of")
-        return read(kind)
+        found = read(kind)
+        report_unread(self._usage, self._dialect, self._options)
+        report_unread(self._tool_usage, self._dialect, self._options, "tool_usage")
+        return charged(found, reported_cost(self._usage)) if self._options.takes_costs else found
 
     def _kind(self) -> str:
         """Return what an answer is of: by its `object` where it has one, else by a field that no other kind has."""
-        response = self._response
+        response, usage = self._response, self._response.fields("usage")
         name = response.values.get("object")
         if isinstance(name, str) and name in _OBJECTS:
             return _OBJECTS[name]
         data = response.values.get("data")
         if isinstance(data, list):
             first = data[0] if data else None
-            return "embeddings" if isinstance(first, dict) and first.get("object") == "embedding" else "images"
+            is_embedding = isinstance(first, dict) and first.get("object") == "embedding"
+            return "embeddings" if is_embedding or name == "list" else "images"
+        if response.values.get("type") in _IMAGE_EVENTS:
+            return "images"
         for kind, fields in _SIGNS.items():
-            if any(field in where for field in fields for where in (response, self._usage, self._envelope)):
+            if any(field in where for field in fields for where in (response, usage, self._envelope)):
                 return kind
         raise FaultyRecord(
-            "object", name, "this is no answer of the API that says what was used; name its kind in an envelope"
+            "object", name, "this is not an answer of the API that says what was used; name its kind in an envelope"
         )
 
     def _tokens(self, kind: str) -> list[Event]:
-        found = [made(kind, self._common, **token_fields(self._usage))] if self._usage.values else []
+        found = token_events(kind, self._common, self._usage, self._dialect) if self._usage.values else []
         if not found and self._response.values.get("status") not in _UNUSED:
             raise self._response.wrong(
                 "usage", "is missing; a stream of chat has it if the request asks for stream_options.include_usage"
             )
-        return found + self.tools()
+        searches = self._usage.fields("server_tool_use").count("web_search_requests")
+        tools = self.tools()
+        if searches and not any(event["kind"] == "web_search_calls" for event in tools):
+            tools.append(made("web_search_calls", self._common, num_requests=searches))
+        return found + tools
 
     def _input(self, kind: str) -> list[Event]:
         tokens = self._envelope.count("input_tokens")
@@ -162,20 +249,32 @@ class _Answer:
             raise self._response.wrong("usage", "is missing; give input_tokens in the envelope")
         return [made(kind, self._common, input_tokens=tokens)]
 
-    def _images(self, kind: str) -> list[Event]:
+    def _images(self, _: str) -> list[Event]:
         data = self._response.values.get("data")
         images = len(data) if isinstance(data, list) else 1
-        edited = any(name in self._request for name in ("image", "images", "mask"))
-        return [
-            made(
-                kind,
+        is_edit = self._response.values.get("type") == "image_edit.completed"
+        edited = is_edit or any(name in self._request for name in ("image", "images", "mask"))
+        return (
+            image_events(
                 self._common,
+                self._usage,
+                self._dialect,
                 images=images,
                 size=settled(self._response.text("size") or self._request.text("size")),
                 quality=settled(self._response.text("quality") or self._request.text("quality")),
                 source=self._envelope.text("source") or ("image.edit" if edited else "image.generation"),
             )
-        ]
+            + self._drawn_as_text()
+        )
+
+    def _drawn_as_text(self) -> list[Event]:
+        """Return the tokens of the model that wrote a picture as SVG."""
+        usage = watched(self._response.fields("svg_usage"))
+        if not usage.values:
+            return []
+        identity = self._common["id"] and call_id(f"{self._common['id']}#svg")
+        common = self._common | {"id": identity, "model": usage.text("model")}
+        return token_events("completions", common, usage, OPENAI)
 
     def _transcription(self, kind: str) -> list[Event]:
         seconds = self._envelope.any("seconds")
@@ -188,7 +287,7 @@ class _Answer:
         if seconds is not None:
             return [made(kind, self._common, seconds=seconds)]
         if self._usage.values:  # billed by tokens, and how long it took to say is not told
-            return [made("completions", self._common, **token_fields(self._usage))]
+            return token_events("completions", self._common, self._usage, self._dialect)
         raise self._response.wrong(
             "usage", "is missing, and so is duration; give seconds in the envelope, or ask for response_format json"
         )
@@ -212,7 +311,18 @@ class _Answer:
             found.append(made("file_search_calls", self._common, num_requests=calls, vector_store_id=self._store()))
         containers = {item.text("container_id") for item in done.get("code_interpreter_call", [])}
         found += (self._session(container) for container in sorted(containers, key=str))
-        found += (self._image(item) for item in done.get("image_generation_call", []))
+        return found + self._pictures(done.get("image_generation_call", []))
+
+    def _pictures(self, calls: list[Fields]) -> list[Event]:
+        """Return the pictures that were drawn, and the tokens of the model that drew them where the answer has them."""
+        found = [self._image(item) for item in calls]
+        usage = self._tool_usage.fields("image_gen")
+        if found and usage.values:
+            identity = self._common["id"] and call_id(f"{self._common['id']}#image_generation")
+            common = self._common | {"id": identity, "model": self._tool("image_generation").text("model")}
+            picture, *tokens = image_events(common, usage, OPENAI)
+            found = [event | {name: picture[name] for name in ("cost",) if name in picture} for event in found]
+            found += tokens
         return found
 
     def _image(self, item: Fields) -> Event:
@@ -228,7 +338,7 @@ class _Answer:
 
     def _searches(self, calls: list[Fields]) -> int:
         """Return how many searches are billed: as the answer says, else those that were carried out."""
-        told = self._response.fields("tool_usage").fields("web_search").count("num_requests")
+        told = self._tool_usage.fields("web_search").count("num_requests")
         if told is not None:
             return told
         return sum(call.fields("action").values.get("type", "search") == "search" for call in calls)
@@ -260,67 +370,6 @@ class _Answer:
             instant = int(instant) // _SESSION_S * _SESSION_S
         identity = {"id": container or self._common["id"], "timestamp": instant}
         return made("code_interpreter_sessions", self._common | identity)
-
-
-def token_fields(usage: Fields) -> Event:
-    """Return the token counts of a ``usage`` object, whichever of the API's it is from.
-
-    Its details are parts of the whole, cached ones included, where ours of text and image are not.
-    """
-    inside = next(
-        (
-            usage.fields(name)
-            for name in ("prompt_tokens_details", "input_tokens_details", "input_token_details")
-            if name in usage
-        ),
-        Fields({}),
-    )
-    outside = next(
-        (
-            usage.fields(name)
-            for name in ("completion_tokens_details", "output_tokens_details", "output_token_details")
-            if name in usage
-        ),
-        Fields({}),
-    )
-    total = usage.count("prompt_tokens", "input_tokens")
-    cached = inside.count("cached_tokens")
-    cached_parts = inside.fields("cached_tokens_details")
-    write_parts = inside.fields("cache_write_tokens_details")
-    write = inside.count("cache_write_tokens", "cache_creation_tokens")
-    image, cached_image = _uncached_image(inside, cached_parts, total, cached, write)
-    return {
-        "input_tokens": total,
-        "input_cached_tokens": cached,
-        "input_cache_write_tokens": write,
-        "input_cache_write_30m_tokens": write_parts.count("ttl_30m_tokens"),
-        "input_cache_write_12h_tokens": write_parts.count("ttl_12h_tokens"),
-        "input_audio_tokens": inside.count("audio_tokens"),
-        "input_image_tokens": image,
-        "input_cached_audio_tokens": cached_parts.count("audio_tokens", "cached_audio_tokens"),
-        "input_cached_image_tokens": cached_image,
-        "output_tokens": usage.count("completion_tokens", "output_tokens"),
-        "output_audio_tokens": outside.count("audio_tokens"),
-        "output_image_tokens": outside.count("image_tokens"),
-    }
-
-
-def _uncached_image(
-    inside: Fields, cached_parts: Fields, total: int | None, cached: int | None, write: int | None
-) -> tuple[int | None, int | None]:
-    """Return how many of the image tokens were not cached, and how many were.
-
-    Where the source does not say how many were cached, the least is taken that makes the parts fit: text comes first,
-    and so is cached first.
-    """
-    image = inside.count("image_tokens")
-    cached_image = cached_parts.count("image_tokens", "cached_image_tokens")
-    if image is None:
-        return None, cached_image
-    if cached_image is None:
-        room = (total or 0) - (cached or 0) - (write or 0) - (inside.count("audio_tokens") or 0)
-        cached_image = min(max(0, image - max(0, room)), cached or 0)
-    return max(0, image - cached_image), cached_image or None
 
 
 def settled(value: str | None) -> str | None:

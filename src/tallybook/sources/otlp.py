@@ -53,6 +53,7 @@ class Span(NamedTuple):
         is_error: it ended with an error.
         attributes: those that were asked for.
         resource: attributes of whoever sent it, likewise.
+        scope: name of the instrumentation.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Span(NamedTuple):
     is_error: bool
     attributes: Attributes
     resource: Attributes
+    scope: str = ""
 
 
 class Point(NamedTuple):
@@ -137,6 +139,7 @@ class _Span(_Structure):
 
 
 class _ScopeSpans(_Structure):
+    scope: _Scope | None = None
     spans: list[_Span] | None = None
 
 
@@ -261,7 +264,7 @@ def span_record(span: Span) -> bytes:
     }
     if span.is_error:
         content["status"] = {"code": _ERROR}
-    scope_spans = [{"spans": [content]}]
+    scope_spans = [{"scope": {"name": span.scope}, "spans": [content]}]
     return msgspec.json.encode(
         {"resourceSpans": [{"resource": {"attributes": _written(span.resource)}, "scopeSpans": scope_spans}]}
     )
@@ -327,6 +330,7 @@ def _spans(data: Any, wanted: Collection[str], wire: _Wire) -> Iterator[Span]:
     for resource_spans in data.resource_spans or ():
         resource = _resource(resource_spans.resource, wanted, wire)
         for scope_spans in resource_spans.scope_spans or ():
+            scope = wire.text(scope_spans.scope and scope_spans.scope.name)
             for span in scope_spans.spans or ():
                 yield Span(
                     wire.text(span.name),
@@ -337,6 +341,7 @@ def _spans(data: Any, wanted: Collection[str], wire: _Wire) -> Iterator[Span]:
                     span.status is not None and _enumeration(span.status.code) == _ERROR,
                     wire.attributes(span.attributes, wanted),
                     resource,
+                    scope,
                 )
 
 

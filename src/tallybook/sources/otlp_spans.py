@@ -14,6 +14,7 @@ from tallybook.sources.otlp import Attributes, NotOtlp, Plain, Span, spans_of
 from tallybook.sources.otlp_tokens import (
     COMPLETIONS,
     EMBEDDINGS,
+    EVIDENCE,
     MAKERS,
     MODELS,
     OPERATIONS,
@@ -52,6 +53,7 @@ _DATE: Final = re.compile(r"_\d{4}_\d{2}_\d{2}$")
 _SESSION_S: Final = 20 * 60
 """A session of the code interpreter is billed for so long at a time."""
 _READ: Final = TOKEN_NAMES | {
+    *EVIDENCE,
     *(_OPERATION, _REQUEST_TYPE, _ROLE, _STEP, _RESPONSE_ID, _REQUEST_ID, _CHOICES, _TOOL, _TOOL_TYPE),
     *(*_ABOVE_CALLS, *MODELS, *MAKERS, *_TIERS, *_COSTS, *_COST_PARTS),
 }
@@ -98,7 +100,7 @@ def span_events(span: Span, options: Options) -> list[Event]:
     if kind is None:
         return []
     counts = counts_of(found)
-    tokens = token_fields(counts, found)
+    tokens = token_fields(counts, found, span.scope)
     if kind == EMBEDDINGS:
         tokens = {"input_tokens": tokens["input_tokens"] or counts.get("total")}
     if not tokens["input_tokens"] and not tokens.get("output_tokens"):

@@ -7,10 +7,24 @@ OpenInference 0.1; vLLM's tracing; attributes of Pydantic AI, Strands, LiteLLM a
 from collections.abc import Mapping
 from typing import Final
 
+import msgspec
+
 from tallybook.event import COUNT_MAX
-from tallybook.sources import openai
+from tallybook.sources.conventions import (
+    CACHE_BESIDE,
+    INSIDE,
+    SCOPES,
+    Beside,
+    Convention,
+    Counts,
+    Family,
+    event_fields,
+    family_of,
+    settled,
+)
 from tallybook.sources.otlp import Attributes
 from tallybook.sources.record import Event, FaultyRecord, Fields
+from tallybook.sources.usage_objects import ANTHROPIC
 
 COMPLETIONS: Final = "completions"
 EMBEDDINGS: Final = "embeddings"
@@ -39,6 +53,9 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         "llm.usage.prompt_tokens",
         "llm.token_count.prompt",
         "decision.token_count.input",
+        "gen_ai.response.input_tokens",
+        "ai.usage.inputTokens",
+        "ai.usage.promptTokens",
         "ai.usage.tokens",
     ),
     "output": (
@@ -47,12 +64,21 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         "llm.usage.completion_tokens",
         "llm.token_count.completion",
         "decision.token_count.output",
+        "gen_ai.response.output_tokens",
+        "ai.usage.outputTokens",
+        "ai.usage.completionTokens",
     ),
-    "total": ("gen_ai.usage.total_tokens", "llm.usage.total_tokens", "llm.token_count.total"),
+    "total": (
+        "gen_ai.usage.total_tokens",
+        "llm.usage.total_tokens",
+        "llm.token_count.total",
+        "ai.usage.totalTokens",
+    ),
     "cached": (
         "gen_ai.usage.cache_read.input_tokens",
         "gen_ai.usage.cache_read_input_tokens",
         "gen_ai.usage.cached_tokens",
+        "gen_ai.usage.input_cached_tokens",
         "gen_ai.usage.details.cache_read_tokens",
         "llm.token_count.prompt_details.cache_read",
         "llm.token_count.prompt_details.cache_input",
@@ -68,6 +94,16 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         "llm.token_count.prompt_details.cache_write",
         "ai.usage.inputTokenDetails.cacheWriteTokens",
     ),
+    "write_short": (
+        "anthropic.usage.cache_creation.ephemeral_5m_input_tokens",
+        "gen_ai.usage.details.ephemeral_5m_input_tokens",
+        "gen_ai.usage.cache_creation.ephemeral_5m_input_tokens",
+    ),
+    "write_long": (
+        "anthropic.usage.cache_creation.ephemeral_1h_input_tokens",
+        "gen_ai.usage.details.ephemeral_1h_input_tokens",
+        "gen_ai.usage.cache_creation.ephemeral_1h_input_tokens",
+    ),
     "reasoning": (
         "gen_ai.usage.reasoning.output_tokens",
         "gen_ai.usage.reasoning_tokens",
@@ -77,10 +113,11 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
         "ai.usage.reasoningTokens",
         "ai.usage.outputTokenDetails.reasoningTokens",
     ),
-    "text input": ("gen_ai.usage.text.input_tokens",),
+    "text input": ("gen_ai.usage.text.input_tokens", "gen_ai.usage.input_text_tokens"),
     "image input": ("gen_ai.usage.image.input_tokens",),
     "audio input": (
         "gen_ai.usage.audio.input_tokens",
+        "gen_ai.usage.input_audio_tokens",
         "gen_ai.usage.details.input_audio_tokens",
         "llm.token_count.prompt_details.audio",
     ),
@@ -90,11 +127,12 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "image output": ("gen_ai.usage.image.output_tokens",),
     "audio output": (
         "gen_ai.usage.audio.output_tokens",
+        "gen_ai.usage.output_audio_tokens",
         "gen_ai.usage.details.output_audio_tokens",
         "llm.token_count.completion_details.audio",
     ),
 }
-"""Attributes of each count, the newest name first: it is the one that counts where there are several."""
+"""Attributes of each count, the newest name first: it is the one that counts where several say something."""
 
 _PLACES: Final = {name: (count, rank) for count, names in _NAMES.items() for rank, name in enumerate(names)}
 TOKEN_NAMES: Final = frozenset(_PLACES)
@@ -108,125 +146,99 @@ MODELS: Final = (
     "embedding.model_name",
     "ai.model.id",
 )
-_CACHE_IS_APART: Final = ("anthropic", "bedrock", "claude")
-_THOUGHTS_ARE_APART: Final = ("gemini", "google", "gcp", "vertex")
-_REASONING_IS_APART: Final = (*_THOUGHTS_ARE_APART, "x_ai", "xai", "grok")
-"""What providers and models are called whose API counts so."""
 _PLAINEST: Final = frozenset({"input", "output", "cached"})
 """What most sources say; nothing can contradict or be apart there, if the cached tokens do not exceed the input."""
-_MODALITIES: Final = frozenset(count for count in _NAMES if " " in count)
-_CACHED_PARTS: Final = ("text cached", "image cached", "audio cached")
-
-Counts = Mapping[str, int]
-"""Tokens by the keys above; what is not said is not there."""
+METADATA: Final = "ai.response.providerMetadata"
+"""What a provider said beside the counts, as JSON: Vercel's AI SDK, which hands on Anthropic's usage object there."""
+_AI_SDK_CACHED: Final = "ai.usage.cachedInputTokens"
+_AI_SDK_DETAILS: Final = (
+    "ai.usage.inputTokenDetails.noCacheTokens",
+    "ai.usage.inputTokenDetails.cacheReadTokens",
+    "ai.usage.inputTokenDetails.cacheWriteTokens",
+)
+"""Since version 6: there the input includes the cache, with every provider. Before, it is the provider's own figure."""
+EVIDENCE: Final = frozenset({METADATA, *_AI_SDK_DETAILS})
+"""Attributes that are no counts of ours, and prove what others include."""
 
 
 def counts_of(attributes: Attributes) -> dict[str, int]:
-    """Return the token counts that attributes have; raises `FaultyRecord` for what is no count."""
+    """Return the token counts that attributes have; raises `FaultyRecord` for what is not a count.
+
+    Of several names of a count the newest counts that does not say 0.
+    """
     named: dict[str, tuple[int, str]] = {}
+    others: dict[str, list[str]] = {}
     for name in attributes:
         if place := _PLACES.get(name):
             count, rank = place
-            if count not in named or rank < named[count][0]:
+            if count not in named:
                 named[count] = (rank, name)
+            else:
+                others.setdefault(count, [named[count][1]]).append(name)
     counts = {}
     for count, (_, name) in named.items():
         value = attributes[name]
-        if type(value) is not int or not 0 <= value <= COUNT_MAX:  # else as nearly all are
+        if count in others:
+            value = Fields(attributes).count(*sorted(others[count], key=_PLACES.__getitem__)) or 0
+        elif type(value) is not int or not 0 <= value <= COUNT_MAX:  # else as nearly all are
             value = Fields(attributes).count(name) or 0
         counts[count] = value
     return counts
 
 
-def token_fields(counts: Counts, attributes: Attributes) -> Event:
+def token_fields(counts: Counts, attributes: Attributes, scope: str = "") -> Event:
     """Return token counts as fields of events.
 
     Args:
         counts: what the source says.
         attributes: whose they are; provider and model say whether these belong to a family that counts apart.
+        scope: name of the instrumentation.
 
     Raises:
         FaultyRecord: the counts contradict each other.
     """
-    cached, write = counts.get("cached"), counts.get("write")
-    total_in, total_out = counts.get("input"), counts.get("output")
+    cached = counts.get("cached")
+    total_in = counts.get("input")
     if total_in is not None and _PLAINEST.issuperset(counts) and (cached or 0) <= total_in:
-        return {"input_tokens": total_in, "input_cached_tokens": cached, "output_tokens": total_out}
-    if cached is None and (parts := [counts[name] for name in _CACHED_PARTS if name in counts]):
-        cached = sum(parts)
-        counts = {**counts, "cached": cached}
-    apart_in, apart_out = _apart(counts, attributes)
-    if total_in is not None:
-        total_in += apart_in
-    if apart_out:
-        total_out = (total_out or 0) + apart_out
-    _check_whole(counts, ("reasoning",), "output", total_out)
-    _check_whole(counts, ("text input", "image input", "audio input"), "input", total_in)
-    if _MODALITIES.isdisjoint(counts):
-        return {
-            "input_tokens": total_in,
-            "input_cached_tokens": cached,
-            "input_cache_write_tokens": write,
-            "output_tokens": total_out,
-        }
-    return openai.token_fields(Fields(_as_openai(counts, total_in, total_out)))
+        is_inside = not cached or (scope not in SCOPES and _AI_SDK_CACHED not in attributes)
+        if is_inside:
+            return {"input_tokens": total_in, "input_cached_tokens": cached, "output_tokens": counts.get("output")}
+    family = family_of(*(attributes[name] for name in (*MAKERS, *MODELS) if name in attributes))
+    told = _of_provider(attributes) if METADATA in attributes else None
+    if told is not None:
+        counts = settled(told, family, CACHE_BESIDE)
+    else:
+        counts = settled(counts, family, _convention(attributes, family, scope))
+    _check_whole(counts, ("reasoning",), "output")
+    _check_whole(counts, ("text input", "image input", "audio input"), "input")
+    return event_fields(counts)
 
 
-def _apart(counts: Counts, attributes: Attributes) -> tuple[int, int]:
-    """Return what has to be added to input and output, because the source counts it beside them.
-
-    The convention has cached tokens in the input and reasoning tokens in the output. Whoever hands on what Anthropic,
-    Bedrock, Gemini or xAI answer leaves them out. It shows where a part exceeds its whole, or where only all of them
-    make the total; without such a proof the convention holds. What Gemini's total has beyond its parts are thoughts,
-    and, if these are told, what its tools put into the prompt.
-    """
-    total_in, total_out = counts.get("input", 0), counts.get("output", 0)
-    cached, reasoning = counts.get("cached", 0) + counts.get("write", 0), counts.get("reasoning", 0)
-    beyond = counts.get("total", 0) - total_in - total_out
-    makers = " ".join(str(attributes[name]) for name in (*MAKERS, *MODELS) if name in attributes).lower()
-    if beyond > 0:
-        for apart in ((cached, 0), (0, reasoning), (cached, reasoning)):
-            if beyond == sum(apart):
-                return apart
-        is_gemini = _is_any(_THOUGHTS_ARE_APART, makers) and not _is_any(_CACHE_IS_APART, makers)
-        if is_gemini and "input" in counts and beyond > reasoning:
-            return (beyond - reasoning, reasoning) if reasoning else (0, beyond)
-    is_cached_apart = cached > total_in and _is_any(_CACHE_IS_APART, makers)
-    is_reasoning_apart = reasoning > total_out and _is_any(_REASONING_IS_APART, makers)
-    return cached if is_cached_apart else 0, reasoning if is_reasoning_apart else 0
+def _convention(attributes: Attributes, family: Family, scope: str) -> Convention:
+    is_ai_sdk_5 = _AI_SDK_CACHED in attributes and not any(name in attributes for name in _AI_SDK_DETAILS)
+    if is_ai_sdk_5 and Beside.CACHE in family.beside:
+        return CACHE_BESIDE
+    return SCOPES.get(scope, INSIDE)
 
 
-def _is_any(names: tuple[str, ...], makers: str) -> bool:
-    return any(name in makers for name in names)
+def _of_provider(attributes: Attributes) -> Counts | None:
+    """Return the counts of Anthropic's usage object where the metadata have one; None if not."""
+    try:
+        usage = msgspec.json.decode(str(attributes[METADATA]))["anthropic"]["usage"]
+        counts = ANTHROPIC.counts(Fields(usage))
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        return None
+    return counts if "input" in counts and "output" in counts else None
 
 
-def _check_whole(counts: Counts, parts: tuple[str, ...], whole: str, limit: int | None) -> None:
+def _check_whole(counts: Counts, parts: tuple[str, ...], whole: str) -> None:
     given = {part: counts[part] for part in parts if counts.get(part)}
-    if sum(given.values()) > (limit or 0):
+    limit = counts.get(whole, 0)
+    if sum(given.values()) > limit:
         largest = max(given, key=lambda part: given[part])
         listed = " + ".join(f"{part} {tokens}" for part, tokens in given.items())
         raise FaultyRecord(
             _NAMES[largest][0],
             given[largest],
-            f"the tokens of {listed} exceed those of the whole {whole}, {limit or 0}, which they are parts of",
+            f"the tokens of {listed} exceed those of the whole {whole}, {limit}, which they are parts of",
         )
-
-
-def _as_openai(counts: Counts, total_in: int | None, total_out: int | None) -> Event:
-    """Return counts as OpenAI's API has them: there, too, the parts of each modality include cached ones."""
-    cached_parts = {name: counts.get(f"{name[:5]} cached") for name in ("image_tokens", "audio_tokens")}
-    return {
-        "input_tokens": total_in,
-        "input_tokens_details": {
-            "cached_tokens": counts.get("cached"),
-            "cached_tokens_details": cached_parts,
-            "cache_write_tokens": counts.get("write"),
-            "image_tokens": counts.get("image input"),
-            "audio_tokens": counts.get("audio input"),
-        },
-        "output_tokens": total_out,
-        "output_tokens_details": {
-            "image_tokens": counts.get("image output"),
-            "audio_tokens": counts.get("audio output"),
-        },
-    }

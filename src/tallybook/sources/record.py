@@ -1,20 +1,24 @@
 """What all dialects share: how a record's fields are looked up, and what is said when one is wrong."""
 
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Final
 
 from tallybook.event import COST_MAX, COST_SCALE, COUNT_MAX, TEXT_MAX, Fault, shorten
-from tallybook.kinds import DIMENSIONS, KINDS
+from tallybook.kinds import KINDS, MEASURES
 from tallybook.money import WIDE
 
 Event = dict[str, Any]
 """An event as a producer of ours would send it: the fields of `tallybook.event`, nothing else."""
 
 WHO: Final = ("project_id", "user_id", "api_key_id")
+_OF_ALL_KINDS: Final = frozenset({"id", "timestamp", "cost", "labels", "session_id", *MEASURES})
+"""Fields of events that are not dimensions."""
+_DIGITS: Final = re.compile(r"[0-9]{1,20}")
 
 
 class FaultyRecord(ValueError):
@@ -67,14 +71,6 @@ class Source:
 NO_OPTIONS: Final = Options()
 
 
-_WEAK_ID: Final = re.compile(r"(chatcmpl|cmpl)-\d{0,3}")
-
-
-def is_unique_id(text: str) -> bool:
-    """Return whether a response's id tells it from every other one: some servers have a thousand of them, or one."""
-    return _WEAK_ID.fullmatch(text) is None
-
-
 class Fields:
     """The fields of a record. One that has the wrong type is a fault that names its path."""
 
@@ -92,17 +88,27 @@ class Fields:
         return next((value for name in names if (value := self.values.get(name)) is not None), None)
 
     def count(self, *names: str) -> int | None:
-        """Return the first of several fields that has a value; it must be a whole number from 0 on."""
+        """Return a count that may have several names: the first that is not 0, else 0, None if none has a value.
+
+        A count is a whole number from 0 on, or the digits of one as text. All names are looked up.
+        """
+        found = None
         for name in names:
-            value = self.values.get(name)
-            if value is None:
-                continue
-            if isinstance(value, float | Decimal) and -COUNT_MAX <= value <= COUNT_MAX and value == int(value):
-                value = int(value)  # as languages without integers write them
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= COUNT_MAX:
-                raise self.wrong(name, f"must be an integer from 0 to {COUNT_MAX}")
-            return value
-        return None
+            count = self._count(name)
+            found = found or (count if count is not None else found)
+        return found
+
+    def _count(self, name: str) -> int | None:
+        value = self.values.get(name)
+        if value is None:
+            return None
+        if isinstance(value, str) and _DIGITS.fullmatch(value):
+            value = int(value)  # as sources whose attributes are text, and tables, write them
+        if isinstance(value, float | Decimal) and -COUNT_MAX <= value <= COUNT_MAX and value == int(value):
+            value = int(value)  # as languages without integers write them
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= COUNT_MAX:
+            raise self.wrong(name, f"must be an integer from 0 to {COUNT_MAX}")
+        return value
 
     def text(self, *names: str) -> str | None:
         """Return the first of several fields that has a value; it must be text, and no longer than an event's."""
@@ -115,24 +121,45 @@ class Fields:
             return value
         return None
 
-    def fields(self, name: str) -> "Fields":
-        """Return the fields of an object inside; none if it is absent."""
-        value = self.values.get(name)
-        if value is None:
-            return Fields({}, self._path(name))
-        if not isinstance(value, dict):
-            raise self.wrong(name, "must be an object")
-        return Fields(value, self._path(name))
+    def identity(self, *names: str) -> str | None:
+        """Return the first of several fields that has a value, as the id of a call; it must be text of any length."""
+        for name in names:
+            value = self.values.get(name)
+            if value is None or value == "":
+                continue
+            if not isinstance(value, str):
+                raise self.wrong(name, "must be a string")
+            return call_id(value)
+        return None
+
+    def fields(self, *names: str) -> "Fields":
+        """Return the fields of an object inside, none if it is absent.
+
+        An object that is there under several names is put together field by field: what one lacks, or has as 0, comes
+        from another.
+        """
+        found: list[Mapping[str, Any]] = []
+        first = names[0]
+        for name in names:
+            value = self.values.get(name)
+            if value is None:
+                continue
+            if not isinstance(value, Mapping):
+                raise self.wrong(name, "must be an object")
+            first = first if found else name
+            found.append(value)
+        values = found[0] if len(found) == 1 else _Several(found)
+        return Fields(values, self._path(first))
 
     def each(self, name: str) -> "Iterator[Fields]":
-        """Yield the objects of a list inside; none if it is absent, and nothing for what is no object."""
+        """Yield the objects of a list inside; none if it is absent, and nothing for what is not an object."""
         value = self.values.get(name)
         if value is None:
             return
         if not isinstance(value, list):
             raise self.wrong(name, "must be an array")
         for position, item in enumerate(value):
-            if isinstance(item, dict):
+            if isinstance(item, Mapping):
                 yield Fields(item, f"{self._path(name)}[{position}]")
 
     def wrong(self, name: str, expectation: str) -> FaultyRecord:
@@ -143,12 +170,125 @@ class Fields:
         return f"{self.path}.{name}" if self.path else name
 
 
+class _Several(Mapping[str, Any]):
+    """Objects that say the same of one thing, as one object."""
+
+    __slots__ = ("_parts",)
+
+    def __init__(self, parts: Sequence[Mapping[str, Any]]) -> None:
+        self._parts = parts
+
+    def get(self, name: str, default: Any = None) -> Any:
+        found = [value for part in self._parts if (value := part.get(name)) is not None]
+        inner = [value for value in found if isinstance(value, Mapping)]
+        if len(inner) > 1:
+            return _Several(inner)
+        return next((value for value in found if not is_blank(value)), found[0] if found else default)
+
+    def __getitem__(self, name: str) -> Any:
+        if not any(name in part for part in self._parts):
+            raise KeyError(name)
+        return self.get(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(name for part in self._parts for name in part))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class Watched(dict[str, Any]):
+    """An object of usage that remembers which of its fields, and of those of the objects in it, were looked up.
+
+    Only `get` is looking up: that is how `Fields` reads.
+    """
+
+    __slots__ = ("_seen",)
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__((name, _watched(value)) for name, value in values.items())
+        self._seen: set[str] = set()
+
+    def get(self, name: str, default: Any = None) -> Any:  # noqa: D102 - as of every mapping
+        self._seen.add(name)
+        return super().get(name, default)
+
+    def unread(self, path: str = "") -> Iterator[str]:
+        """Yield the dotted path of each field that says something and was never looked up."""
+        for name, value in self.items():
+            inner = f"{path}.{name}" if path else name
+            if isinstance(value, Watched):
+                yield from value.unread(inner)
+            elif isinstance(value, list) and any(isinstance(item, Watched) for item in value):
+                for item in value:
+                    if isinstance(item, Watched):
+                        yield from item.unread(inner)
+            elif name not in self._seen and not is_blank(value):
+                yield inner
+
+
+def _watched(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return Watched(value)
+    return [_watched(item) for item in value] if isinstance(value, list) else value
+
+
+def is_blank(value: object) -> bool:
+    """Whether a field says nothing: absent, 0, false, empty, or the text of one of these."""
+    return not value or (isinstance(value, str) and value.strip("0.") == "")
+
+
+UNREAD_MAX: Final = 64
+"""So many names of fields that are not read are told apart in a request."""
+_PATH_MAX: Final = 128
+
+
+def note_unread(options: Options, name: str) -> None:
+    """Note that a field of usage is not read, by its dotted path."""
+    name = name[:_PATH_MAX]
+    if name in options.unread or len(options.unread) < UNREAD_MAX:
+        options.unread[name] += 1
+
+
+def irrelevant(*tables: Mapping[str, str]) -> re.Pattern[str]:
+    """Return what matches the paths of irrelevant fields.
+
+    Args:
+        tables: each path, with the reason; ``*`` stands for anything.
+    """
+    paths = (re.escape(path).replace(r"\*", ".*") for table in tables for path in table)
+    return re.compile("|".join(paths))
+
+
+def call_id(text: str) -> str:
+    """Return the id of a call as events have it: the provider's own, or a digest of one that is too long."""
+    if len(text) <= TEXT_MAX:
+        return text
+    return f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
+
+
+_WEAK_IDS: Final = re.compile(
+    r"(chatcmpl-|cmpl-|resp_)[0-9]{1,3}|(chatcmpl-|cmpl-)?A1|koboldcpp|(chatcmpl|cmpl)-?|0|null|none|unknown",
+    re.IGNORECASE,
+)
+
+
+def is_unique_id(text: str) -> bool:
+    """Whether the id of an answer tells it from all others by itself.
+
+    Not so those of servers that draw from a thousand numbers, or have one id for all answers. Sources: Ollama's
+    addresses in OpenAI's shape (``chatcmpl-``, ``cmpl-`` or ``resp_`` and a random number below 999); KoboldCpp
+    (``chatcmpl-A1``, ``cmpl-A1``, and ``koboldcpp`` in streams); servers that write the prefix alone, or nothing.
+    """
+    return bool(text.strip()) and _WEAK_IDS.fullmatch(text) is None
+
+
 def made(kind: str, common: Mapping[str, Any], **fields: Any) -> Event:
     """Return an event of what is known; what is None is left out, and so is a dimension the kind does not have."""
     allowed = KINDS[kind].dimensions
     event: Event = {"kind": kind}
     for name, value in (*common.items(), *fields.items()):
-        if value is not None and (name not in DIMENSIONS or name in allowed):
+        if value is not None and (name in allowed or name in _OF_ALL_KINDS):
             event[name] = value
     return event
 
@@ -165,3 +305,15 @@ def cost(value: object) -> Event | None:
         return None
     # Whoever adds up binary fractions sends more digits than there are in the sum.
     return {"value": amount.quantize(Decimal(1).scaleb(-COST_SCALE), context=WIDE), "currency": "usd"}
+
+
+def charged(events: list[Event], told: Event | None) -> list[Event]:
+    """Return the events of one call with what the source says the call cost: the first has it, the others cost nothing.
+
+    Args:
+        events: all of the call's.
+        told: as `cost` returns it; None where the source does not say.
+    """
+    if told is None:
+        return events
+    return [event | {"cost": {"value": 0, "currency": "usd"} if place else told} for place, event in enumerate(events)]
