@@ -34,5 +34,6 @@ SOURCES: Final[Mapping[str, Source]] = {
         Source("otlp-metrics", otlp_metrics.events),
         Source("cloudevents", cloudevents.events),
         Source("sync", sync.events),
+        Source("calls", sync.events, reports_calls=True),
     )
 }

@@ -435,6 +435,7 @@ _EVENTS: Final[Json] = {
             ("otlp-metrics", "OpenTelemetry's metrics in JSON, likewise"),
             ("cloudevents", "CloudEvents in JSON, with events of ours as data"),
             ("sync", "events that stand for what a provider tells of an hour"),
+            ("calls", "events whose id is that of a provider's response"),
         )
     },
 }
