@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -16,10 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallybook.client.answer import envelope, essentials
+from tallybook.client.answer import counts, dialect_of, envelope, essentials, fields
 from tallybook.client.attribution import attribute, attributed
 from tallybook.client.spool import Spool
 from tallybook.client.stream import Watch
+from tallybook.sources.record import NO_OPTIONS
+from tallybook.sources.table import SOURCES
 
 USAGE = b'{"choices":[],"usage":{"x":1}}'
 CREATED = b'{"type": "response.created"}'
@@ -267,6 +270,132 @@ def test_of_an_answer_only_counts_and_names_are_taken(answer: dict[str, Any], ex
     made = envelope("openai", answer, {}, told, now_s=2e9)
     assert made == expected
     assert "SECRET" not in json.dumps(made)
+
+
+FAST = {
+    "input_tokens": 9,
+    "output_tokens": 3,
+    "speed": "fast",
+    "inference_geo": "us",
+    "service_tier": "standard",
+    "iterations": [{"type": "compaction", "input_tokens": 5, "note": "SECRET"}, {"type": "message", "input_tokens": 4}],
+}
+ROUTED = {"prompt_tokens": 9, "cost": 0.25, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        (
+            FAST,
+            {**FAST, "iterations": [{"type": "compaction", "input_tokens": 5}, {"type": "message", "input_tokens": 4}]},
+        ),
+        (ROUTED, ROUTED),
+        ({"speed": "SECRET words of a prompt", "inference_geo": "x" * 65, "type": ["x"]}, None),
+        ({"a": ["SECRET", b"SECRET", {"text": "SECRET"}], "is_byok": "SECRET"}, None),
+        ({"parts": [{"type": "x", "n": 1}] * 100}, {"parts": [{"type": "x", "n": 1}] * 64}),
+    ],
+)
+def test_of_usage_all_its_price_depends_on_is_taken_and_no_text(usage: Any, expected: Any) -> None:
+    assert counts(usage) == expected
+    assert counts(SimpleNamespace(**usage)) == expected
+
+
+NATIVE: dict[str, tuple[str, dict[str, Any], dict[str, Any], list[dict[str, Any]]]] = {
+    "gemini": (
+        "gemini",
+        {
+            "response_id": "gem-1",
+            "model_version": "gemini-3-pro-preview",
+            "candidates": [
+                {
+                    "content": "SECRET",
+                    "finish_reason": "STOP",
+                    "grounding_metadata": {"web_search_queries": ["SECRET a", "SECRET b"]},
+                }
+            ],
+            "usage_metadata": {
+                "prompt_token_count": 9,
+                "candidates_token_count": 3,
+                "thoughts_token_count": 20,
+                "total_token_count": 32,
+                "traffic_type": "ON_DEMAND_FLEX",
+                "prompt_tokens_details": [{"modality": "AUDIO", "token_count": 4}],
+            },
+        },
+        {},
+        [
+            {"input_tokens": 9, "output_tokens": 23, "input_audio_tokens": 4, "service_tier": "flex"},
+            {"kind": "web_search_calls", "num_requests": 2, "service_tier": "flex"},
+        ],
+    ),
+    "bedrock": (
+        "bedrock",
+        {
+            "output": {"message": "SECRET"},
+            "usage": {
+                "inputTokens": 9,
+                "outputTokens": 3,
+                "cacheWriteInputTokens": 5,
+                "cacheDetails": [{"ttl": "1h", "inputTokens": 5}],
+            },
+            "serviceTier": {"type": "flex"},
+            "ResponseMetadata": {"RequestId": "req-1", "HTTPHeaders": {"x": "SECRET"}},
+        },
+        {"modelId": "m", "messages": "SECRET"},
+        [
+            {
+                "id": "req-1",
+                "model": "m",
+                "input_tokens": 14,
+                "input_cache_write_tokens": 5,
+                "input_cache_write_12h_tokens": 5,
+                "output_tokens": 3,
+                "service_tier": "flex",
+            }
+        ],
+    ),
+    "bedrock, a stream": (
+        "bedrock",
+        {"metadata": {"usage": {"inputTokens": 9, "outputTokens": 3}, "performanceConfig": {"latency": "optimized"}}},
+        {"modelId": "m"},
+        [{"input_tokens": 9, "output_tokens": 3, "service_tier": "optimized"}],
+    ),
+    "ollama": (
+        "ollama",
+        {"model": "llama3.2", "message": "SECRET", "done": True, "prompt_eval_count": 9, "eval_count": 3},
+        {},
+        [{"model": "llama3.2", "input_tokens": 9, "output_tokens": 3}],
+    ),
+    "ollama, embeddings": (
+        "ollama",
+        {"model": "m", "embeddings": [[0.5]], "prompt_eval_count": 9},
+        {},
+        [{"kind": "embeddings", "input_tokens": 9}],
+    ),
+    "cohere": (
+        "cohere",
+        {"id": "co-1", "message": "SECRET", "usage": {"billed_units": {"input_tokens": 9.0, "output_tokens": 3.0}}},
+        {"model": "command-a-03-2025"},
+        [{"id": "co-1", "model": "command-a-03-2025", "input_tokens": 9, "output_tokens": 3}],
+    ),
+}
+
+
+@pytest.mark.parametrize(("dialect", "answer", "request_", "expected"), NATIVE.values(), ids=NATIVE)
+@pytest.mark.parametrize("is_object", [False, True])
+def test_a_native_answer_is_recognised_and_counted_without_its_texts(
+    dialect: str, answer: dict[str, Any], request_: dict[str, Any], expected: list[dict[str, Any]], is_object: bool
+) -> None:
+    seen = fields(SimpleNamespace(**answer) if is_object else answer)
+    assert dialect_of(seen) == dialect
+    made = envelope(dialect, seen, request_, {"user_id": "ann", "source": None}, now_s=2e9)
+    assert "SECRET" not in json.dumps(made)
+    found = SOURCES[dialect].events(json.loads(json.dumps(made)), NO_OPTIONS)
+    assert len(found) == len(expected)
+    for event, wanted in zip(found, expected, strict=True):
+        assert event["user_id"] == "ann"
+        assert {name: event.get(name) for name in wanted} == wanted
 
 
 def test_of_a_request_only_its_tools_and_sizes_are_taken() -> None:

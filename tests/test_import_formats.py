@@ -12,7 +12,8 @@ import httpx
 import pytest
 from rich.progress import Progress
 
-from tallybook.cli.importing import Line, batches
+from tallybook.cli.importing import batches
+from tallybook.cli.reading import Line
 from tallybook.cli.rows import find, rows
 from tests.test_cli import run
 
@@ -297,3 +298,176 @@ def test_an_import_that_was_broken_off_is_begun_again_and_stores_the_rest(
     file.write_text("\n".join(lines))
     assert outcome(file, *served) == [6_000, 6_000, 0, 0, 0]
     assert [result["images"] for result in results(api, "images")] == [12_000]
+
+
+def lines(*rows: dict[str, Any]) -> str:
+    return "\n".join(map(json.dumps, rows))
+
+
+def dashboard(*rows: dict[str, Any], **more: Any) -> str:
+    """An export of the dashboard, of one day, project, user, key and model."""
+    group = {
+        "start_time": DAY,
+        "end_time": DAY + 86_400,
+        "start_time_iso": "x",
+        "end_time_iso": "x",
+        "project_id": "p",
+        "user_id": "u",
+        "api_key_id": "k",
+        "model": "gpt-5",
+        "batch": "FALSE",
+        "service_tier": "default",
+    }
+    made = [{**group, "num_model_requests": 1, "input_tokens": 0, "output_tokens": 0, **row, **more} for row in rows]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, made[0])
+    writer.writeheader()
+    writer.writerows(made)
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("count", [2, 3, 5_100])
+def test_rows_of_one_group_are_all_usage_and_the_same_file_is_the_same_usage(
+    tmp_path: Path, served: tuple[str, ...], api: httpx.Client, count: int
+) -> None:
+    file = tmp_path / "completions_usage_2025.csv"
+    file.write_text(dashboard(*({"input_tokens": number % 2} for number in range(count)), {"model": "gpt-4o"}))
+    assert outcome(file, *served) == [count + 1, 0, 0, 0, 0]
+    assert outcome(file, *served) == [0, count + 1, 0, 0, 0]
+    (result,) = results(api, "completions")
+    assert (result["num_model_requests"], result["input_tokens"]) == (count + 1, count // 2)
+
+
+def test_columns_that_nothing_reads_are_reported_once_by_name(tmp_path: Path, served: tuple[str, ...]) -> None:
+    file = tmp_path / "completions_usage_2025.csv"
+    file.write_text(dashboard({}, {}, context="long", project_name="Search"))
+    told = run("import", file, *served)
+    assert told.count("completions_usage_2025.csv: columns that are not read: context\n") == 1
+    mapped = tmp_path / "trace.csv"
+    mapped.write_text(f"when,tokens,cached\n{T},5,3\n")
+    told = run(
+        "import", mapped, "--kind", "embeddings", "--map", "timestamp=when", "--map", "input_tokens=tokens", *served
+    )
+    assert "trace.csv: columns that are not read: cached" in told
+
+
+def test_fields_of_usage_that_nothing_reads_are_reported(tmp_path: Path, served: tuple[str, ...]) -> None:
+    file = tmp_path / "gemini.jsonl"
+    file.write_text(lines({**GEMINI, "usageMetadata": {"promptTokenCount": 9, "dreamTokenCount": 4}}))
+    assert "Fields of usage that are not read: usageMetadata.dreamTokenCount (1)" in run("import", file, *served)
+
+
+GEMINI: dict[str, Any] = {
+    "modelVersion": "gemini-2.5-flash",
+    "responseId": "gem-1",
+    "createTime": "2025-11-22T08:26:40Z",
+    "usageMetadata": {"promptTokenCount": 9, "candidatesTokenCount": 3, "totalTokenCount": 12},
+}
+INSTANT = {"timestamp": "2025-11-22T08:26:40.100Z"}
+
+
+def transcript(written: int, **fields: Any) -> dict[str, Any]:
+    message = {"type": "message", "id": "msg_1", "model": "claude-sonnet-4-5"}
+    counts = {"usage": {"input_tokens": 9, "output_tokens": written}}
+    return {"type": "assistant", "uuid": "u", "sessionId": "s", "message": message | counts} | INSTANT | fields
+
+
+def codex(kind: str, **payload: Any) -> dict[str, Any]:
+    return {"type": kind, "payload": payload} | INSTANT
+
+
+def counted(read: int, cached: int, written: int) -> dict[str, int]:
+    total = read + written
+    return {"input_tokens": read, "cached_input_tokens": cached, "output_tokens": written, "total_tokens": total}
+
+
+def token_count(total: dict[str, int] | None, last: dict[str, int] | None = None) -> dict[str, Any]:
+    info = {name: usage for name, usage in (("total_token_usage", total), ("last_token_usage", last)) if usage}
+    return codex("event_msg", type="token_count", info=info or None)
+
+
+def spoken(written: int, name: str = "m1") -> dict[str, Any]:
+    tokens = {"input": 9, "output": written, "cached": 0, "thoughts": 2, "tool": 0, "total": 11 + written}
+    return {"id": name, "type": "gemini", "model": "gemini-2.5-pro", "tokens": tokens if written else None} | INSTANT
+
+
+SESSION = {"sessionId": "s", "projectHash": "h", "kind": "main"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "model", "expected"),
+    [
+        ([GEMINI], "gemini-2.5-flash", (9, 3, 1)),
+        ([{"usage": {"inputTokens": 9, "outputTokens": 3}, "ResponseMetadata": {"RequestId": "r"}}], "m", (9, 3, 1)),
+        (
+            [{"model": "llama3.2", "created_at": INSTANT["timestamp"], "done": True, "eval_count": 3}],
+            "llama3.2",
+            (0, 3, 1),
+        ),
+        ([{"id": "c", "usage": {"billed_units": {"input_tokens": 9, "output_tokens": 3}}}], "m", (9, 3, 1)),
+        (
+            [{"type": "summary", "summary": "x", "leafUuid": "u"}, transcript(1), transcript(1), transcript(3)],
+            "claude-sonnet-4-5",
+            (9, 3, 1),
+        ),
+        (
+            [
+                codex("session_meta", id="s"),
+                codex("turn_context", model="gpt-5-codex"),
+                token_count(None),
+                token_count(counted(9, 4, 3), counted(9, 4, 3)),
+                token_count(counted(9, 4, 3), counted(9, 4, 3)),
+                token_count(counted(30, 13, 8), counted(21, 9, 5)),
+                token_count(counted(40, 20, 10)),
+            ],
+            "gpt-5-codex",
+            (40, 10, 3),
+        ),
+        ([SESSION | {"messages": [spoken(3), spoken(4, "m2")]}], "gemini-2.5-pro", (18, 11, 2)),
+        (
+            [SESSION, spoken(0), spoken(3), {"$set": {"messages": [spoken(3)]}}, {"$rewindTo": "m1"}],
+            "gemini-2.5-pro",
+            (9, 5, 1),
+        ),
+    ],
+    ids=["gemini", "bedrock", "ollama", "cohere", "claude-code", "codex", "gemini-cli json", "gemini-cli jsonl"],
+)
+def test_answers_and_sessions_are_recognised_and_counted_once(
+    tmp_path: Path,
+    served: tuple[str, ...],
+    api: httpx.Client,
+    rows: list[dict[str, Any]],
+    model: str,
+    expected: tuple[int, int, int],
+) -> None:
+    file = tmp_path / "session.jsonl"
+    file.write_text(lines(*rows))
+    known = () if model != "m" else ("--set", "model=m", "--set", f"timestamp={T}")
+    if rows[0].get("ResponseMetadata"):
+        file.write_text(lines({"response": rows[0], "model": model}))
+    assert outcome(file, *known, *served)[:4] == [expected[2], 0, 0, 0]
+    assert outcome(file, *known, *served)[:4] == [0, expected[2], 0, 0]
+    (result,) = results(api, "completions", "model")
+    assert result["model"] == model
+    assert (result["input_tokens"], result["output_tokens"], result["num_model_requests"]) == expected
+
+
+def test_a_fork_of_a_session_does_not_count_what_it_begins_with_again(
+    tmp_path: Path, served: tuple[str, ...], api: httpx.Client
+) -> None:
+    begun = [codex("turn_context", model="gpt-5-codex"), token_count(counted(9, 4, 3), counted(9, 4, 3))]
+    (tmp_path / "rollout-1.jsonl").write_text(lines(codex("session_meta", id="a"), *begun))
+    fork = codex("session_meta", id="b", forked_from_id="a")
+    (tmp_path / "rollout-2.jsonl").write_text(lines(fork, *begun, token_count(counted(19, 4, 6), counted(10, 0, 3))))
+    assert outcome(tmp_path, *served)[:4] == [2, 1, 0, 0]
+    assert [result["input_tokens"] for result in results(api, "completions")] == [19]
+
+
+def test_files_of_calls_and_of_events_can_be_imported_together(
+    tmp_path: Path, served: tuple[str, ...], api: httpx.Client
+) -> None:
+    (tmp_path / "a.jsonl").write_text(lines({"kind": "embeddings", "id": "e", "timestamp": T, "input_tokens": 5}))
+    (tmp_path / "b.jsonl").write_text("not json\n" + lines(GEMINI))
+    (tmp_path / "c.jsonl").write_text(lines({"kind": "embeddings", "id": "f", "timestamp": T, "input_tokens": 5}))
+    assert outcome(tmp_path, *served, code=1)[:4] == [3, 0, 0, 1]
+    assert [result["input_tokens"] for result in results(api, "embeddings")] == [10]

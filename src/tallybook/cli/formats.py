@@ -5,39 +5,97 @@ import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from tallybook.kinds import DIMENSIONS, KINDS, MEASURES
-from tallybook.sources import anthropic, litellm, openai, openai_dashboard
+from tallybook.sources import (
+    agent_sessions,
+    answers,
+    bedrock,
+    claude_code,
+    cohere,
+    gemini,
+    litellm,
+    ollama,
+    openai,
+    openai_dashboard,
+)
 from tallybook.sources.record import Event, Options
 
 FIELDS: Final = ("kind", "id", "timestamp", *DIMENSIONS, *MEASURES, "cost")
 """Every field of an event."""
 
-FORMATS: Final[Mapping[str, Callable[[Any, Options], list[Event]] | None]] = {
-    "events": None,
-    "openai": openai.events,
-    "anthropic": anthropic.events,
-    "litellm": litellm.events,
-    "openai-dashboard": openai_dashboard.events,
+Read = Callable[[Any, Options], list[Event]]
+
+
+class Form(NamedTuple):
+    """What the rows of a file may be.
+
+    Attributes:
+        reader: makes what reads the rows of one file, in their order; None if they are events already.
+        reports_calls: an event that has an id is a call of a model, the same wherever else it is reported.
+        repeats: a call may be in several rows, of which the fullest has all of it.
+        groups: a row stands for all usage of a group, and its id for the group: two rows of one are both usage.
+        columns: those that a table of it may have; None if its own check finds those that do not belong.
+    """
+
+    reader: Callable[[], Read] | None
+    reports_calls: bool = False
+    repeats: bool = False
+    groups: bool = False
+    columns: frozenset[str] | None = None
+
+
+_SPEND_LOGS: Final = frozenset(
+    {"request_id", "call_type", "status", "model", "spend", "api_key", "user", "team_id", "end_user", "startTime"}
+    | {"endTime", "cache_hit", "prompt_tokens", "completion_tokens", "metadata", "messages", "response"}
+    | {"completionStartTime", "total_tokens", "model_id", "model_group", "custom_llm_provider", "api_base"}
+    | {"cache_key", "request_tags", "organization_id", "requester_ip_address", "session_id", "project_id"}
+    | {"request_duration_ms", "mcp_namespaced_tool_name", "agent_id", "proxy_server_request"}
+)
+"""Columns of LiteLLM's table of spend logs that are read, or say nothing of usage."""
+
+
+def _calls(read: Read, *, repeats: bool = False, columns: frozenset[str] | None = None) -> Form:
+    return Form(lambda: read, reports_calls=True, repeats=repeats, columns=columns)
+
+
+FORMATS: Final[Mapping[str, Form]] = {
+    "events": Form(None),
+    "openai": _calls(openai.events, repeats=True),
+    "anthropic": _calls(claude_code.events, repeats=True),
+    "gemini": _calls(gemini.events, repeats=True),
+    "bedrock": _calls(bedrock.events),
+    "ollama": _calls(ollama.events),
+    "cohere": _calls(cohere.events),
+    "response": _calls(answers.events, repeats=True),
+    "claude-code": _calls(claude_code.events, repeats=True),
+    "codex": Form(lambda: agent_sessions.CodexSession().events, reports_calls=True),
+    "gemini-cli": _calls(agent_sessions.gemini_cli_events, repeats=True),
+    "litellm": _calls(litellm.events, columns=_SPEND_LOGS),
+    "openai-dashboard": Form(lambda: openai_dashboard.events, groups=True, columns=openai_dashboard.COLUMNS),
 }
-"""What `--format` takes, and how a row of it becomes events."""
+"""What `--format` takes."""
+
+
+_SIGNS: Final[Mapping[str, Callable[[Mapping[str, Any]], bool]]] = {
+    "codex": agent_sessions.is_codex,
+    "gemini-cli": agent_sessions.is_gemini_cli,
+    "litellm": lambda row: "call_type" in row,
+    "openai-dashboard": lambda row: all(name in row for name in openai_dashboard.SIGNS),
+}
+"""How rows are known that are not answers of a provider."""
 
 
 def detect(row: Mapping[str, Any]) -> str:
     """Return the format of a file by its first row."""
-    if "kind" in row:
+    if "kind" in row and not isinstance(row.get("response"), dict) and not agent_sessions.is_gemini_cli(row):
         return "events"
-    if "result" in row and "custom_id" in row:
-        return "anthropic"
-    if "call_type" in row:
-        return "litellm"
-    if all(name in row for name in openai_dashboard.SIGNS):
-        return "openai-dashboard"
-    if row.get("type") == "message" and "usage" in row:
-        return "anthropic"
-    is_answer = "custom_id" in row or ("object" in row and "usage" in row)
-    return "openai" if is_answer or isinstance(row.get("response"), dict) else "events"
+    if found := next((name for name, is_row in _SIGNS.items() if is_row(row)), None):
+        return found
+    if shape := answers.shape_of(row):
+        return shape.name
+    return "openai" if "custom_id" in row or isinstance(row.get("response"), dict) else "events"
 
 
 def timed(line: dict[str, Any], timestamp: str | None) -> dict[str, Any]:

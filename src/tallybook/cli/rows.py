@@ -99,6 +99,11 @@ def _file(path: Path, name: str) -> File:
         raise CommandFailed(f"cannot read {path}: {error.strerror}") from error
 
 
+def is_table(path: Path) -> bool:
+    """Return whether a file is a table: its rows have the same columns."""
+    return _plain_suffix(path) in (".csv", ".tsv", ".parquet")
+
+
 def _plain_suffix(path: Path) -> str:
     """Return the end of a file's name that says what is in it, whether it is packed or not."""
     return Path(path.stem if path.suffix in _PACKED else path.name).suffix.lower()

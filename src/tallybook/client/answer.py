@@ -7,6 +7,7 @@ server, which gets it in its envelope.
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -16,11 +17,25 @@ Fields = Mapping[str, Any]
 
 OPENAI = "openai"
 ANTHROPIC = "anthropic"
+GEMINI = "gemini"
+BEDROCK = "bedrock"
+OLLAMA = "ollama"
+COHERE = "cohere"
 """The dialects of the server that answers are sent in."""
 
 _NAMES = ("id", "item_id", "object", "model", "service_tier", "status", "duration", "size", "quality")
 _TEXT_MAX = 256
 """No name is longer; what is, is something else."""
+_FLAGS = (
+    *("service_tier", "serviceTier", "speed", "inference_geo", "traffic_type", "trafficType"),
+    *("type", "ttl", "modality", "model"),
+)
+"""Texts of a usage object that its price depends on, or that say what a count is of."""
+_FLAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@-]{0,63}")
+"""What such a text may look like: one word, never a sentence."""
+_TRUTHS = ("is_byok",)
+_LIST_MAX = 64
+"""The most parts of a usage object that are taken: iterations, modalities."""
 _CREATED_MIN_S = 1_420_070_400
 _CREATED_AHEAD_S = 3600
 """2015 until an hour from now: what the server accepts. Some servers of models give no time, or milliseconds."""
@@ -43,7 +58,18 @@ def fields(value: Any) -> Fields:
 
 def dialect_of(response: Fields) -> str:
     """Return which API an answer is of."""
-    return ANTHROPIC if response.get("type") == "message" and "usage" in response else OPENAI
+    usage, meta = fields(response.get("usage")), fields(response.get("meta"))
+    if response.get("type") == "message" and "usage" in response:
+        return ANTHROPIC
+    if _first(response, "usage_metadata", "usageMetadata") is not None:
+        return GEMINI
+    if "inputTokens" in usage or "usage" in fields(response.get("metadata")):
+        return BEDROCK
+    if any(_first(each, "billed_units", "tokens") is not None for each in (usage, meta)):
+        return COHERE
+    if any(response.get(name) is not None for name in ("prompt_eval_count", "eval_count")):
+        return OLLAMA
+    return OPENAI
 
 
 def envelope(
@@ -62,8 +88,10 @@ def envelope(
     inner = (
         fields(response["response"]) if "response" in response and isinstance(response.get("type"), str) else response
     )
-    made.setdefault("id", _name(inner.get("id")) or _name(inner.get("item_id")) or uuid.uuid4().hex)
+    made.setdefault("id", _identity(inner) or uuid.uuid4().hex)
     made.setdefault("timestamp", _created(inner, time.time() if now_s is None else now_s))
+    if dialect in _NATIVE:
+        return _native(dialect, response, request, made)
     if dialect == ANTHROPIC:
         return {**made, "response": _named(response, ("id", "model")) | {"usage": counts(response.get("usage"))}}
     made.setdefault("kind", _kind(inner))
@@ -81,15 +109,80 @@ def essentials(request: Fields) -> dict[str, Any]:
 
 
 def counts(value: Any) -> Any:
-    """Return the numbers of a nested object, and its service tier; None where there are none."""
+    """Return the numbers of a nested object or list, and the flags their price depends on; None if there are none."""
     if isinstance(value, (int, float)):
         return None if isinstance(value, bool) else value
-    if value is None or isinstance(value, str):
+    if value is None or isinstance(value, (str, bytes)):
         return None
+    if isinstance(value, (list, tuple)):
+        parts = [found for each in value[:_LIST_MAX] if isinstance(found := counts(each), dict)]
+        return parts or None
     inside = fields(value)
     found = {name: number for name, inner in inside.items() if (number := counts(inner)) is not None}
-    tier = _name(inside.get("service_tier"))
-    return {**found, "service_tier": tier} if tier else found or None
+    flags = {name: flag for name in _FLAGS if (flag := _flag(inside.get(name))) is not None}
+    truths = {name: True for name in _TRUTHS if inside.get(name) is True}
+    return {**found, **flags, **truths} or None
+
+
+def _flag(value: Any) -> str | None:
+    return str.__str__(value) if isinstance(value, str) and _FLAG.fullmatch(value) else None
+
+
+_NATIVE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    GEMINI: (
+        ("response_id", "responseId", "model_version", "modelVersion"),
+        ("usage_metadata", "usageMetadata"),
+    ),
+    BEDROCK: (("serviceTier",), ("usage", "serviceTier", "amazon-bedrock-invocationMetrics")),
+    OLLAMA: (("model", "done", "done_reason", "prompt_eval_count", "eval_count", "total_duration"), ()),
+    COHERE: (("id", "response_id", "generation_id"), ("usage", "meta")),
+}
+"""Dialects of their own: the names and the nested counts that are taken of an answer."""
+_EMBEDDED = ("embedding", "embeddings")
+
+
+def _native(dialect: str, response: Fields, request: Fields, made: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer of a dialect of its own in its envelope."""
+    names, nested = _NATIVE[dialect]
+    where = fields(response["metadata"]) if dialect == BEDROCK and "metadata" in response else response
+    taken = _named(where, names)
+    taken.update((name, number) for name in nested if (number := counts(where.get(name))) is not None)
+    if any(response.get(name) is not None for name in _EMBEDDED):
+        made.setdefault("kind", "embeddings")
+    if dialect == BEDROCK and fields(where.get("performanceConfig")).get("latency") == "optimized":
+        taken["performanceConfig"] = {"latency": "optimized"}
+    if dialect == GEMINI and (grounded := _grounded(response.get("candidates"))):
+        taken["candidates"] = grounded
+    model = _name(request.get("modelId")) or _name(request.get("model"))
+    if model and not any(name in taken for name in ("model", "model_version", "modelVersion")):
+        made.setdefault("model", model)
+    return {name: value for name, value in made.items() if name not in ("source", "seconds", "characters")} | {
+        "response": taken
+    }
+
+
+def _grounded(candidates: Any) -> list[dict[str, Any]]:
+    """Return how many searches each candidate asked for: their texts are numbers here."""
+    found = []
+    for candidate in map(fields, candidates if isinstance(candidates, (list, tuple)) else ()):
+        grounding = fields(_first(candidate, "grounding_metadata", "groundingMetadata"))
+        queries = _first(grounding, "web_search_queries", "webSearchQueries")
+        if isinstance(queries, (list, tuple)) and queries:
+            numbers = [str(number) for number in range(len({str(query) for query in queries if query}))]
+            found.append({"finishReason": "STOP", "groundingMetadata": {"webSearchQueries": numbers}})
+    return found
+
+
+def _identity(response: Fields) -> str | None:
+    """Return the id an answer has by its own account."""
+    kept = fields(response.get("ResponseMetadata"))
+    return _name(kept.get("RequestId")) or next(
+        (name for field in ("id", "item_id", "response_id", "responseId") if (name := _name(response.get(field)))), None
+    )
+
+
+def _first(found: Fields, *names: str) -> Any:
+    return next((found[name] for name in names if found.get(name) is not None), None)
 
 
 def _answer(response: Fields) -> dict[str, Any]:

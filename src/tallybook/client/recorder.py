@@ -114,7 +114,10 @@ class _Recorder:
             self._faulty(error)
 
     def record_response(self, response: Any, *, request: Mapping[str, Any] | None = None, **told: Any) -> None:
-        """Record what a client of OpenAI or Anthropic returned: an object of its models, or a dict. Never raises.
+        """Record what a provider's client returned: an object of its models, or a dict. Never raises.
+
+        Answers of OpenAI, Anthropic, Gemini, Bedrock (Converse), Ollama and Cohere are recognised. Those of Bedrock and
+        Cohere do not name their model: give ``model``, or the ``request``.
 
         Only counts, names and kinds of tools leave the process, no text of a prompt or an answer.
 

@@ -19,6 +19,20 @@ SIGNS: Final = ("start_time", "end_time", "start_time_iso", "end_time_iso")
 _COSTS: Final = "amount_value"
 _DERIVED: Final = ("input_uncached_tokens", "input_text_tokens", "input_cached_text_tokens", "output_text_tokens")
 """What follows from the rest. Exports have counted it in more than one way."""
+_NAMES: Final = (
+    "organization_id",
+    "organization_name",
+    "project_name",
+    "user_name",
+    "user_email",
+    "api_key_name",
+    "api_key_redacted",
+)
+"""Names for what the other columns identify."""
+COLUMNS: Final = frozenset(
+    {"kind", *SIGNS, *_NAMES} | {name for kind in KINDS.values() for name in (*kind.dimensions, *kind.measures)}
+)
+"""Columns that are read, or say nothing of usage."""
 
 
 def events(row: Any, options: Options = NO_OPTIONS) -> list[Event]:

@@ -268,7 +268,7 @@ def call_id(text: str) -> str:
 
 
 _WEAK_IDS: Final = re.compile(
-    r"(chatcmpl-|cmpl-|resp_)[0-9]{1,3}|(chatcmpl-|cmpl-)?A1|koboldcpp|(chatcmpl|cmpl)-?|0|null|none|unknown",
+    r"(chatcmpl-|cmpl-|resp_)(0|[1-9][0-9]{0,2})|(chatcmpl-|cmpl-)?A1|koboldcpp|(chatcmpl|cmpl)-?|0|null|none|unknown",
     re.IGNORECASE,
 )
 

@@ -1,6 +1,8 @@
-"""History from a provider's usage API: events of ours already, told apart from what was recorded as it happened.
+"""Records that are events of ours already, and come from somewhere else.
 
-An event stands for all that a group used in an hour; see `tallybook sync --as-events`.
+Source ``sync`` is history from a provider's usage API: an event stands for all that a group used in an hour; see
+`tallybook sync --as-events`. Source ``calls`` is what `tallybook import` made of records of calls: an event's id is
+that of the provider's response, so a call that was reported by other means too is recognised.
 """
 
 from typing import Any

@@ -425,11 +425,17 @@ _EVENTS: Final[Json] = {
         for name, records in (
             ("litellm", "what LiteLLM's generic callback sends"),
             ("openai", "answers of OpenAI's API, or of servers that answer like it"),
-            ("anthropic", "answers of Anthropic's API"),
+            ("anthropic", "answers of Anthropic's API, or lines of Claude Code's transcripts"),
+            ("gemini", "answers of the Gemini API or of Vertex AI"),
+            ("bedrock", "answers of Amazon Bedrock"),
+            ("ollama", "answers of Ollama's own API"),
+            ("cohere", "answers of Cohere's API"),
+            ("response", "answers of any of these providers, told apart by their shape"),
             ("otlp", "OpenTelemetry's traces in JSON, as a collector writes them to files"),
             ("otlp-metrics", "OpenTelemetry's metrics in JSON, likewise"),
             ("cloudevents", "CloudEvents in JSON, with events of ours as data"),
             ("sync", "events that stand for what a provider tells of an hour"),
+            ("calls", "events whose id is that of a provider's response"),
         )
     },
 }

@@ -1,0 +1,92 @@
+"""Answers in an envelope that says who made the call, as the sources of single providers share it.
+
+An envelope is this, and all of it but the response may be absent::
+
+    {"response": {...}, "request": {...}, "user_id": ..., "project_id": ..., "api_key_id": ..., ...}
+
+The response may be a list: the chunks or events of one stream, of which the last has the usage.
+"""
+
+import hashlib
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from tallybook.event import TEXT_MAX
+from tallybook.sources.record import WHO, Event, FaultyRecord, Fields, Options
+
+NAMES: Final = frozenset(
+    {"response", "request", "id", "timestamp", "model", "batch", "service_tier", "api_source", *WHO}
+    | {"kind", "input_tokens"}
+)
+_PATH_MAX: Final = 128
+_UNREAD_MAX: Final = 64
+"""The most different names a request may count: a sender could make up any number of them."""
+
+
+def opened(record: Any, *, foreign: Collection[str] = ()) -> tuple[Fields, Any]:
+    """Return the envelope of a record, empty if it has none, and what is in it.
+
+    Args:
+        record: an answer, a list of chunks, or an envelope around either.
+        foreign: fields of records that hold a response and are not envelopes, such as lines of a batch.
+
+    Raises:
+        FaultyRecord: it is neither an object nor a list, or the envelope has a field that envelopes do not have.
+    """
+    if isinstance(record, list):
+        return Fields({}), record
+    if not isinstance(record, dict):
+        raise FaultyRecord(None, record, "a record is a JSON object: an answer of the API, or one in an envelope")
+    response = record.get("response")
+    if not isinstance(response, dict | list) or any(name in record for name in foreign):
+        return Fields({}), record
+    envelope = Fields(record)
+    if unknown := [name for name in record if name not in NAMES]:
+        raise envelope.wrong(unknown[0], f"is not a field of an envelope; those are {', '.join(sorted(NAMES))}")
+    return envelope, response
+
+
+def common(
+    envelope: Fields, *, identity: object, timestamp: object, model: str | None, tier: str | None, is_batch: bool
+) -> Event:
+    """Return what the events of one answer have in common; what the envelope says stands before the answer's own."""
+    return {
+        "id": call_id(envelope.values.get("id") or identity),
+        "timestamp": envelope.any("timestamp") or timestamp,
+        "model": envelope.text("model") or model,
+        "service_tier": envelope.text("service_tier") or tier,
+        "batch": envelope.values.get("batch", is_batch or None),
+        **{name: envelope.text(name) for name in (*WHO, "api_source")},
+    }
+
+
+def call_id(text: object) -> str | None:
+    """Return the id of a provider's response as events have it: as it is, or a digest where it is too long."""
+    if not isinstance(text, str) or not text:
+        return None
+    if len(text) <= TEXT_MAX:
+        return text
+    return f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
+
+
+def note_unread(usage: Fields, read: Collection[str], options: Options) -> None:
+    """Count the fields of a usage object that are not zero and that nothing reads, by their path."""
+    for name, value in usage.values.items():
+        if name not in read and _is_used(value):
+            note(f"{usage.path}.{name}" if usage.path else name, options)
+
+
+def note(path: str, options: Options) -> None:
+    """Count a field that is not read."""
+    path = path[:_PATH_MAX]
+    if path in options.unread or len(options.unread) < _UNREAD_MAX:
+        options.unread[path] += 1
+
+
+def _is_used(value: object) -> bool:
+    """Return whether a value says that something was used: a number or text in it is not zero or empty."""
+    if isinstance(value, Mapping):
+        return any(map(_is_used, value.values()))
+    if isinstance(value, list):
+        return any(map(_is_used, value))
+    return bool(value)
