@@ -22,6 +22,7 @@ from tallybook.cli.formats import FIELDS, FORMATS, add, detect, event, timed
 from tallybook.cli.rows import STANDARD_INPUT, File, Row, find, rows
 from tallybook.cli.target import Client, Target, connect
 from tallybook.cli.terminal import console, plain
+from tallybook.cli.unpriced import Grown
 from tallybook.clock import now_ms
 from tallybook.errors import CommandFailed
 from tallybook.event import Record
@@ -109,6 +110,7 @@ def import_(
     try:
         with client as server, _progress() as progress:
             task = progress.add_task("", total=sum(file.size_bytes for file in found) or None, events=0)
+            grown = Grown(server) if server else None
 
             def lines() -> Iterator[Line]:
                 for file in found:
@@ -124,6 +126,8 @@ def import_(
                 if not isinstance(sys.exception(), KeyboardInterrupt):  # who breaks it off does not wait
                     taker.settle()
             progress.update(task, events=result.sent)
+            if grown:
+                grown.tell()
     except KeyboardInterrupt:
         Console(stderr=True).print("Broken off. Import it again: what is stored is recognised.", highlight=False)
         raise
