@@ -663,9 +663,9 @@ def test_unpriced_storage_is_told_by_who_holds_it(priced: Priced) -> None:
     with fresh(priced.server) as api:
         day_s = TODAY_S - 3 * DAY_S
         for user, size in (("u", 2**30), ("v", 2 * 2**30)):
-            event: Event = {"kind": "vector_stores", "vector_store_id": user, "user_id": user, "usage_bytes": size}
+            event = {"kind": "vector_stores", "vector_store_id": user, "user_id": user, "usage_bytes": size}
             api.post(EVENTS, json={**event, "timestamp": day_s + DAY_S // 2}).raise_for_status()
-        asked = {"start_time": day_s, "end_time": day_s + 2 * DAY_S, "bucket_width": "1d"}
+        asked: dict[str, Any] = {"start_time": day_s, "end_time": day_s + 2 * DAY_S, "bucket_width": "1d"}
 
         def told(**more: str) -> list[tuple[str | None, int, float]]:
             data = api.get(f"{COSTS}/unpriced", params={**asked, **more}).json()["data"]
