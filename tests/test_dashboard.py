@@ -26,6 +26,7 @@ from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from tallybook.clock import now_s
 from tallybook.kinds import KINDS
 from tallybook.wire.params import COSTS
+from tests.otlp_shaped import span, traces
 from tests.support import COMMAND, Server
 
 ROOT = Path(__file__).parents[1]
@@ -552,11 +553,31 @@ def test_what_is_taken_along_of_costs_says_what_has_no_price(
         assert "qwen3" not in done.stdout, "what reads the answer reads nothing else"
 
 
+def test_what_a_source_did_is_told_with_what_to_do(
+    page: Page, api: httpx.Client, server: Server, organization: str
+) -> None:
+    asked = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o", "gen_ai.response.id": "resp_1"}
+    for count in (9, 10):
+        call = span({**asked, "gen_ai.usage.input_tokens": count, "gen_ai.usage.output_tokens": 2})
+        api.post("/v1/traces", json=traces(call)).raise_for_status()
+    sign_in(page, server.key(organization, [READ]), "/manage#sources")
+    settled(page)
+    (said,) = page.locator("section[aria-label=Sources] li").all_inner_texts()
+    assert "OpenTelemetry: calls were reported with another input_tokens than before. The first report stands." in said
+    assert "switch off" in said
+    assert "such as resp_1" in said
+
+
 NOTICES = [
     ("unread", "openai", "usage.magic_tokens", "the field usage.magic_tokens is not read"),
     ("repeated", "otlp", "litellm", "OpenTelemetry and LiteLLM: both report the same calls"),
-    ("differing", "otlp", "output_tokens", "another value of output_tokens. The first report stands"),
-    ("alike", "otlp", "otlp", "OpenTelemetry: reports without ids look like one call"),
+    (
+        "differing",
+        "otlp",
+        "litellm output_tokens",
+        "another output_tokens than LiteLLM had reported. The first report stands",
+    ),
+    ("alike", "otlp", "a, b", "OpenTelemetry: reports without a response id look like one call each (a, b)"),
     ("later", "<b>x</b>", "y", "<b>x</b>: y"),
 ]
 

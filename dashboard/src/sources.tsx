@@ -17,7 +17,7 @@ interface Source {
 interface Notice {
   subject: string;
   source: string;
-  /** Of a field, or of the other source. */
+  /** A field; the other source; that and a count, with a space between; or the scopes of two senders. */
   name: string;
   count: number;
   last_at: number;
@@ -39,6 +39,9 @@ const NAMES: Readonly<Record<string, string>> = {
   anthropic: "Anthropic answers",
   litellm: "LiteLLM",
   otlp: "OpenTelemetry",
+  "otlp-metrics": "OpenTelemetry metrics",
+  cloudevents: "CloudEvents",
+  sync: "tallybook sync",
 };
 
 function called(source: string): string {
@@ -56,13 +59,16 @@ const MEANINGS: Readonly<Record<string, { text: (notice: Notice) => string; reme
     remedy: "The numbers are right. To send less, switch one of the two off.",
   },
   differing: {
-    text: ({ source, name }) =>
-      `${called(source)}: calls were reported again with another value of ${name}. The first report stands.`,
-    remedy: "Compare both reports, and switch off the source that is wrong.",
+    text: ({ source, name }) => {
+      const [other = "", count = ""] = name.split(" ");
+      const before = other === source ? "before" : `${called(other)} had reported`;
+      return `${called(source)}: calls were reported with another ${count} than ${before}. The first report stands.`;
+    },
+    remedy: "Compare both, and switch off the sender that is wrong.",
   },
   alike: {
     text: ({ source, name }) =>
-      `${[...new Set([called(source), called(name)])].filter(Boolean).join(" and ")}: reports without ids look like one call. Each of them counts.`,
+      `${called(source)}: reports without a response id look like one call each (${name}). Each of them counts.`,
     remedy: "If they are one call, switch one of the senders off, or have them send the provider's response id.",
   },
 };
