@@ -626,7 +626,7 @@ def test_what_has_no_price_is_listed_and_nothing_else(
 
 @exact(20)
 @given(data=st.data(), prices=price_files(), events=histories(kinds=sorted(set(KINDS) - {"vector_stores"})))
-def test_unpriced_usage_is_told_of_any_question_that_costs_answer(
+def test_unpriced_usage_can_be_asked_for_as_costs_are(
     priced: Priced, data: st.DataObject, prices: str, events: list[Event]
 ) -> None:
     """What is below an amount is about its window, its filters, its groups and its buckets."""
@@ -658,7 +658,7 @@ def test_unpriced_usage_is_told_of_any_question_that_costs_answer(
             assert sorted(map(repr_of, uncounted(sums))) == sorted(map(repr_of, uncounted(expected))), question
 
 
-def test_unpriced_storage_is_told_by_who_holds_it(priced: Priced) -> None:
+def test_unpriced_storage_is_listed_by_who_holds_it(priced: Priced) -> None:
     priced.read("model,counted,unit,price\n")
     with fresh(priced.server) as api:
         day_s = TODAY_S - 3 * DAY_S

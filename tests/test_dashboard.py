@@ -553,7 +553,7 @@ def test_what_is_taken_along_of_costs_says_what_has_no_price(
         assert "qwen3" not in done.stdout, "what reads the answer reads nothing else"
 
 
-def test_what_a_source_did_is_told_with_what_to_do(
+def test_what_a_source_did_stands_there_with_what_to_do(
     page: Page, api: httpx.Client, server: Server, organization: str
 ) -> None:
     asked = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o", "gen_ai.response.id": "resp_1"}
