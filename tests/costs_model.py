@@ -257,6 +257,7 @@ class Unpriced(NamedTuple):
     counted: str
     quantity: int
     unit: str | None
+    dimensions: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -320,7 +321,9 @@ class CostBook:
             self.charges.append(Charge(facts["ms"], dimensions(facts), name, atto, Fraction(quantity), unit))
         elif part != "requests":  # a model is priced by the request only where the book says so
             run = (facts["model"], facts["service_tier"], batch(facts))
-            self.unpriced.append(Unpriced(facts["ms"], facts["kind"], *run, name, part, quantity, unit))
+            self.unpriced.append(
+                Unpriced(facts["ms"], facts["kind"], *run, name, part, quantity, unit, dimensions(facts))
+            )
 
     def answer(self, question: CostQuestion, now_s: float) -> list[Bucket]:
         """The buckets of all pages together; nothing is held in a store after `now_s`."""

@@ -210,6 +210,59 @@ def test_what_has_no_price_is_told_beside_the_costs_and_listed(api: httpx.Client
     assert "Nothing is unpriced" in words("costs", "unpriced", "--until", "2025-01-01", *served)[0]
 
 
+@pytest.mark.parametrize(
+    ("where", "named"),
+    [
+        (("project_id=p1",), "house"),
+        (("user_id=u2",), "house-2"),
+        (("api_key_id=k1",), "house"),
+        (("line_item=house, input",), "house"),
+        (("project_id=p1", "user_id=u2"), ""),
+        (("service_tier=flex",), ""),
+        (("batch=true",), ""),
+    ],
+)
+def test_the_line_below_costs_is_about_what_was_asked_for(
+    where: tuple[str, ...], named: str, api: httpx.Client, served: tuple[str, ...]
+) -> None:
+    send(
+        api,
+        house(0, project_id="p1", user_id="u1", api_key_id="k1"),
+        house(0, model="house-2", project_id="p2", user_id="u2", api_key_id="k2"),
+    )
+    conditions = [word for condition in where for word in ("--where", condition)]
+    table, told = words("costs", *conditions, *WINDOW, *served)
+    assert ("Nothing in this window has a price" if named else "No costs in this window") in table
+    assert told.partition(";")[0] == (f"unpriced: {named}" if named else "")
+
+
+@pytest.mark.parametrize("schema", ["focus-1.4", "focus-1.2", "openai"])
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_an_export_of_costs_names_what_is_in_no_row(
+    schema: str, form: str, api: httpx.Client, served: tuple[str, ...], tmp_path: Path
+) -> None:
+    window = ("--from", "2026-01-01", "--to", "2026-01-03", "--schema", schema)
+    send(api, costing("1"))
+    whole, part = tmp_path / f"whole.{form}", tmp_path / f"part.{form}"
+    assert "unpriced" not in words("export", "costs", *window, "--output", whole, *served)[1]
+    send(api, house(0))
+    told = words("export", "costs", *window, "--output", part, *served)[1]
+    assert "unpriced: house; what they used is in no amount" in told
+    if form == "csv":
+        assert part.read_bytes() == whole.read_bytes(), "the file has the columns and rows its readers know"
+
+
+def test_an_import_names_what_it_brought_that_has_no_price(
+    api: httpx.Client, served: tuple[str, ...], tmp_path: Path
+) -> None:
+    send(api, house(0, model="before"))
+    file = tmp_path / "more.ndjson"
+    file.write_text(json.dumps(house(1, id="e1")) + "\n" + costing("1", 1).decode() + "\n")
+    told = words("import", file, *served)[1]
+    assert "unpriced: house; what they used is in no amount. See 'tallybook costs unpriced --since 2026-01-02'" in told
+    assert "unpriced" not in words("import", file, *served)[1], "the second time it brings nothing"
+
+
 def test_a_free_model_is_not_unpriced(api: httpx.Client, served: tuple[str, ...]) -> None:
     send(api, {"kind": "moderations", "model": "omni-moderation-latest", "timestamp": DAY, "input_tokens": 9})
     table, told = words("costs", *WINDOW, *served)

@@ -624,11 +624,78 @@ def test_what_has_no_price_is_listed_and_nothing_else(
             assert all(row["events"] is None for row in sums)
 
 
+@exact(20)
+@given(data=st.data(), prices=price_files(), events=histories(kinds=sorted(set(KINDS) - {"vector_stores"})))
+def test_unpriced_usage_can_be_asked_for_as_costs_are(
+    priced: Priced, data: st.DataObject, prices: str, events: list[Event]
+) -> None:
+    """What is below an amount is about its window, its filters, its groups and its buckets."""
+    priced.read(prices)
+    book = CostBook(prices)
+    with fresh(priced.server) as api:
+        post_all(api, book, events)
+        for question in drawn(data, book, 2, 4):
+            width_s = SPANS_S[question.width]
+            low = question.start - question.start % min(width_s, DAY_S)
+            high = min(question.end, low + 3_000 * width_s)  # it has no pages
+            expected: list[Row] = []
+            for start, end in edges(low, high, width_s):
+                names = [name for name in question.group_by if name in ("project_id", "user_id", "api_key_id")]
+                names += ["api_source"] if "api_source" in question.group_by else []
+                groups: dict[tuple[Any, ...], list[Unpriced]] = {}
+                for use in book.unpriced:
+                    values = {**use.dimensions, "line_item": use.line_item}
+                    is_asked = all(values[FILTERS[name]] in found for name, found in question.filters.items())
+                    if is_asked and start * 1000 <= use.ms < end * 1000:
+                        groups.setdefault(tuple(values[name] for name in names), []).append(use)
+                for group, uses in groups.items():
+                    more = {**dict(zip(names, group, strict=True)), "start_time": start, "end_time": end}
+                    expected += [row | more for row in listed(uses)]
+            asked: dict[str, Any] = {"end_time": high, "bucket_width": question.width, **question.filters}
+            asked |= {"start_time": question.start, "group_by": list(question.group_by)}
+            assert sorted(map(repr_of, unpriced(api, **asked))) == sorted(map(repr_of, expected)), question
+            sums = unpriced(api, count_events="false", **asked)
+            assert sorted(map(repr_of, uncounted(sums))) == sorted(map(repr_of, uncounted(expected))), question
+
+
+def test_unpriced_storage_is_listed_by_who_holds_it(priced: Priced) -> None:
+    priced.read("model,counted,unit,price\n")
+    with fresh(priced.server) as api:
+        day_s = TODAY_S - 3 * DAY_S
+        for user, size in (("u", 2**30), ("v", 2 * 2**30)):
+            event = {"kind": "vector_stores", "vector_store_id": user, "user_id": user, "usage_bytes": size}
+            api.post(EVENTS, json={**event, "timestamp": day_s + DAY_S // 2}).raise_for_status()
+        asked: dict[str, Any] = {"start_time": day_s, "end_time": day_s + 2 * DAY_S, "bucket_width": "1d"}
+
+        def told(**more: str) -> list[tuple[str | None, int, float]]:
+            data = api.get(f"{COSTS}/unpriced", params={**asked, **more}).json()["data"]
+            return [(row.get("user_id"), row["start_time"] - day_s, row["quantity"]) for row in data]
+
+        assert told() == [(None, 0, 36), (None, DAY_S, 72)]
+        assert told(group_by="user_id") == [("u", 0, 12), ("v", 0, 24), ("u", DAY_S, 24), ("v", DAY_S, 48)]
+        assert told(user_ids="v") == [(None, 0, 24), (None, DAY_S, 48)]
+        assert told(models="m") == []
+        assert told(line_items="vector store storage", bucket_width="all") == [(None, 0, 108)]
+
+
+def repr_of(row: Row) -> str:
+    return repr(sorted(row.items()))
+
+
+def edges(start: int, end: int, width_s: int) -> list[tuple[int, int]]:
+    found = []
+    while start < end:
+        edge = min(start - start % width_s + width_s, end)
+        found.append((start, edge))
+        start = edge
+    return found
+
+
 def uncounted(found: list[Row]) -> list[Row]:
     return sorted(({**row, "since": None, "until": None, "events": None} for row in found), key=repr)
 
 
-def unpriced(api: httpx.Client, **window: int | str) -> list[Row]:
+def unpriced(api: httpx.Client, **window: Any) -> list[Row]:
     body = api.get(f"{COSTS}/unpriced", params=window).json()
     assert (body["object"], body["has_more"]) == ("list", False)
     assert {row["object"] for row in body["data"]} <= {"organization.costs.unpriced"}

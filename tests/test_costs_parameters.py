@@ -108,7 +108,13 @@ def test_a_wrong_question_is_refused_with_parameter_value_and_remedy(
 REFUSED_BESIDE = [
     (f"unpriced?start_time={DAY}&end_time={DAY}", "end_time", (str(DAY),)),
     ("unpriced?start_time=yesterday", "start_time", ("yesterday",)),
-    ("unpriced?model=m", "model", ("model",)),
+    ("unpriced?model=m", "model", ("model", "models")),
+    ("unpriced?page=x", "page", ("page",)),
+    ("unpriced?count_events=maybe", "count_events", ("maybe", "true", "false")),
+    ("unpriced?group_by=colour", "group_by", ("colour", "project_id")),
+    ("unpriced?bucket_width=2d", "bucket_width", ("2d", "1d")),
+    ("unpriced?bucket_width=1m", "bucket_width", ("1m", "10000", "start_time")),
+    (f"unpriced?start_time={DAY * 2}", "end_time", (str(DAY * 2),)),
     ("prices?at=yesterday", "at", ("yesterday",)),
     (f"prices?at={DAY}&at={DAY}", "at", ("at",)),
     ("prices?models=m", "models", ("model",)),
@@ -124,6 +130,31 @@ def test_a_wrong_question_beside_costs_is_refused(
     path: str, param: str, said: tuple[str, ...], api: httpx.Client
 ) -> None:
     refused(api.get(f"{COSTS}/{path}"), param, None, *said)
+
+
+def test_amounts_lead_to_what_is_in_none_of_them(api: httpx.Client) -> None:
+    """A header, since bodies are OpenAI's to the letter and files have the columns of others."""
+    house = {"kind": "completions", "model": "house, (ä)", "timestamp": DAY, "input_tokens": 7}
+    spend(api, house | {"project_id": "p>1"}, house | {"project_id": "p2"})
+    asked = (
+        f"{START}&end_time={DAY + 86_400}&project_ids[]=p%3E1&models=house%2C+(%C3%A4)&group_by[]=project_id&limit=1"
+    )
+    (row,) = linked(api, api.get(url(asked)))
+    assert (row["project_id"], row["quantity"]) == ("p>1", 7)
+    window = f"start_time={DAY}&end_time={DAY + 86_400}"
+    for schema in ("focus-1.4", "openai"):
+        with api.stream("GET", f"{COSTS}/export?{window}&schema={schema}") as export:
+            assert [row["quantity"] for row in linked(api, export)] == [14]
+    many = "&".join(f"models=m{'x' * 200}{number}" for number in range(50))
+    answer = api.get(url(f"{START}&end_time={DAY + 86_400}&{many}"))
+    assert answer.status_code == 200
+    assert "link" not in answer.headers, "no proxy refuses the answer for its headers"
+
+
+def linked(api: httpx.Client, answer: httpx.Response) -> list[dict[str, Any]]:
+    link = answer.links["related"]
+    assert link["title"] == "unpriced usage"
+    return list(api.get(link["url"]).raise_for_status().json()["data"])
 
 
 WINDOW = {"start_time": DAY, "end_time": DAY + 86_400}

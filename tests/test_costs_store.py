@@ -103,7 +103,7 @@ def test_below_a_threshold_whose_base_has_ended_nothing_has_a_price(tmp_path: Pa
     opened = DuckStore(tmp_path, MEMORY, book(tmp_path, HEADER + lines))
     post(opened, completion(1, DAY), completion(2, DAY + 86_400), completion(3, DAY + 86_400, 150))
     assert charged(opened) == {Line("input", "m"): (10 + 300) * 10**18}
-    missing = opened.unpriced("org-a", DAY, DAY + 10 * 86_400, NOW_MS // 1000)
+    missing = opened.unpriced(Query("org-a", DAY, DAY + 10 * 86_400, ALL_S, NOW_MS // 1000))
     assert {(row.part.name, row.quantity) for row in missing} == {("input", 10), ("output", 3)}
     opened.close()
 
@@ -200,7 +200,7 @@ def test_what_a_store_of_the_first_version_holds_is_unpriced_but_for_costs_of_it
     assert opened.check(None) == []
     own = {Line("reported", "m"): 5 * 10**17}
     assert charged(opened) == own
-    missing = opened.unpriced("org-a", DAY, DAY + 86_400, NOW_MS // 1000)
+    missing = opened.unpriced(Query("org-a", DAY, DAY + 86_400, ALL_S, NOW_MS // 1000))
     assert {(row.part.name, row.quantity) for row in missing} == {("images", 3), ("storage", 24)}
     changed = opened.rerate("org-a", DAY, prices, NOW_MS, dry_run=False)
     assert (changed.before, changed.after) == (5 * 10**17, 75 * 10**17)

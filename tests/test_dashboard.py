@@ -21,11 +21,12 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tallybook.clock import now_s
 from tallybook.kinds import KINDS
 from tallybook.wire.params import COSTS
+from tests.otlp_shaped import span, traces
 from tests.support import COMMAND, Server
 
 ROOT = Path(__file__).parents[1]
@@ -100,7 +101,7 @@ def test_the_wheel_has_the_page_and_it_is_small(tmp_path: Path) -> None:
     (told,) = [name for name in found if re.fullmatch(r"tallybook/dashboard/licences-[0-9A-F]{8}\.txt\.gz", name)]
     licences = gzip.decompress(found[told]).decode()
     assert all(f"{name}\n\n" in licences for name in ("preact", "chart.js", "@kurkle/color"))
-    assert sum(map(len, found.values())) < 300_000
+    assert sum(map(len, found.values())) < 150_000
 
 
 def sign_in(page: Page, key: str, path: str = "/") -> None:
@@ -150,13 +151,13 @@ def shown(page: Page, selector: str) -> list[str]:
 
 
 def totals(page: Page) -> dict[str, Decimal]:
-    """The table of totals, by name."""
+    """The amounts in the table of totals, by name."""
     rows = page.locator("section[aria-label=Numbers] tbody tr")
     rows.first.wait_for()
     found = rows.evaluate_all(
-        "all => all.map(row => [row.querySelector('th').innerText, row.querySelector('data').value])"
+        "all => all.map(row => [row.querySelector('th').innerText, row.querySelector('data')?.value])"
     )
-    return {name.strip(): Decimal(value) for name, value in found}
+    return {name.strip(): Decimal(value) for name, value in found if value is not None}
 
 
 def settled(page: Page) -> None:
@@ -349,24 +350,266 @@ def test_explore_shows_what_the_api_says_and_the_others_add_up(
     sign_in(page, reader, address)
     settled(page)
     expected = sums(filled, address)
+    lacking = unpriced(filled, address)
+    names = expected.keys() | lacking.keys()
     whole = sum(expected.values())
-    if not expected:
+    if not names:
         expect(page.get_by_text("Nothing in this range")).to_be_visible()
         return
-    if len(expected) <= 51:
+    if len(names) <= 51:
         assert totals(page) == expected
-    assert Decimal(shown(page, "section[aria-label=Numbers] tfoot")[0]) == whole
+        assert {name: set(text.split(", ")) for name, text in words_of(page, "td.lacking").items()} == lacking
+    if expected:
+        assert Decimal(shown(page, "section[aria-label=Numbers] tfoot")[0]) == whole
     page.get_by_role("combobox", name="Show", exact=True).select_option("5")
-    few = totals(page)
-    assert sum(few.values()) == whole
-    assert len(few) == min(len(expected), 6)
-    with page.expect_download() as download:
-        page.get_by_role("button", name="CSV").click()
-    rows = list(csv.reader(io.StringIO(download.value.path().read_text(), newline="")))
-    assert sum(Decimal(row[-1]) for row in rows[1:]) == whole
+    assert sum(totals(page).values()) == whole
+    assert page.locator("section[aria-label=Numbers] tbody tr").count() == min(len(names), 6)
+    rows = downloaded(page)
+    measure = parse_qs(urlsplit(address).query)["measure"][0]
+    assert sum(Decimal(row[measure] or 0) for row in rows) == whole
+    assert any(row.get("unpriced") for row in rows) == bool(lacking)
     page.get_by_role("button", name="Over time").click()
     cells = page.locator("section[aria-label='Numbers over time'] tbody tr td:nth-child(2) data")
     assert sum(Decimal(str(value)) for value in cells.evaluate_all("all => all.map(one => one.value)")) == whole
+
+
+def unpriced(api: httpx.Client, address: str) -> dict[str, set[str]]:
+    """What the API says has no price of the question that the address of Explore holds, by name, as it is shown."""
+    asked = parse_qs(urlsplit(address).query)
+    if asked["of"] != ["costs"]:
+        return {}
+    group_by = asked.get("group_by", [])
+    parameters = {"start_time": asked["start"], "end_time": asked["end"], "bucket_width": "all", "group_by": group_by}
+    parameters |= {name: asked[one.name] for name, one in COSTS.filters.items() if one.name in asked}
+    found: dict[str, dict[str, int]] = {}
+    for entry in api.get("/v1/organization/costs/unpriced", params=parameters).raise_for_status().json()["data"]:
+        sums = found.setdefault(" · ".join(called(entry[field]) for field in group_by) or "All", {})
+        unit = entry["quantity_unit"] or entry["line_item"]
+        sums[unit] = sums.get(unit, 0) + entry["quantity"]
+    return {name: {f"{brief(quantity)} {unit}" for unit, quantity in sums.items()} for name, sums in found.items()}
+
+
+def brief(count: int) -> str:
+    """A count as the page shows it."""
+    if count < 10_000:
+        return f"{count:,}"
+    size, suffix = (1_000_000, "M") if count >= 999_950 else (1_000, "K")
+    return f"{float((Decimal(count) / size).quantize(Decimal('0.1'), ROUND_HALF_UP)):g}{suffix}"
+
+
+def words_of(page: Page, selector: str) -> dict[str, str]:
+    """What a cell of the table of totals says, by name, where it says something."""
+    rows = page.locator("section[aria-label=Numbers] tbody tr")
+    found = rows.evaluate_all(
+        "(all, cell) => all.map(row => [row.querySelector('th').innerText, row.querySelector(cell)?.innerText])",
+        selector,
+    )
+    return {name.strip(): text.strip() for name, text in found if text}
+
+
+def downloaded(page: Page) -> list[dict[str, str]]:
+    """The rows of the file that CSV gives."""
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV").click()
+    return list(csv.DictReader(io.StringIO(download.value.path().read_text(), newline="")))
+
+
+@pytest.fixture
+def partly(api: httpx.Client) -> httpx.Client:
+    """Six days of a model without a price, the last three of them beside one that has one, and a user of the first."""
+    day = now_s() // DAY_S * DAY_S - 6 * DAY_S
+    own = {"kind": "completions", "model": "qwen3-32b", "input_tokens": 1_000_000, "output_tokens": 20_000}
+    made: list[dict[str, Any]] = [
+        {**own, "id": f"own {n}", "timestamp": day + n * DAY_S, "user_id": "ann"} for n in range(6)
+    ]
+    made += [
+        {"kind": "images", "model": "painter", "images": 1, "id": f"paid {n}", "timestamp": day + n * DAY_S,
+         "user_id": "bob", "cost": {"value": "1.25", "currency": "usd"}} for n in range(3, 6)
+    ]  # fmt: skip
+    made.append({**own, "id": "both", "timestamp": day + 5 * DAY_S, "user_id": "bob"})
+    assert api.post(EVENTS, json=made).raise_for_status().json()["faults"] == []
+    return api
+
+
+WITHOUT = "Unpriced, and in no amount: "
+
+
+@pytest.mark.parametrize(
+    ("question", "total", "line", "amounts", "lacking"),
+    [
+        ("group_by=model", "$3.75", "7.1M tokens of qwen3-32b",
+         {"painter": "$3.75", "qwen3-32b": "unpriced"}, {"qwen3-32b": "7.1M tokens"}),
+        ("group_by=user_id", "$3.75", "7.1M tokens of qwen3-32b",
+         {"bob": "$3.75", "ann": "unpriced"}, {"bob": "1M tokens", "ann": "6.1M tokens"}),
+        ("group_by=model&user_id=ann", "unpriced", "6.1M tokens of qwen3-32b",
+         {"qwen3-32b": "unpriced"}, {"qwen3-32b": "6.1M tokens"}),
+        ("group_by=model&model=qwen3-32b&user_id=bob", "unpriced", "1M tokens of qwen3-32b",
+         {"qwen3-32b": "unpriced"}, {"qwen3-32b": "1M tokens"}),
+        ("group_by=model&model=painter", "$3.75", "", {"painter": "$3.75"}, {}),
+        ("group_by=model&model=nobodys", "$0.00", "", {}, {}),
+        ("group_by=line_item&line_item=qwen3-32b,%20output", "unpriced", "140K tokens of qwen3-32b",
+         {"qwen3-32b, output": "unpriced"}, {"qwen3-32b, output": "140K tokens"}),
+    ],
+)  # fmt: skip
+def test_explore_says_what_is_in_no_amount(
+    question: str, total: str, line: str, amounts: dict[str, str], lacking: dict[str, str],
+    page: Page, partly: httpx.Client, server: Server, organization: str,
+) -> None:  # fmt: skip
+    """Under exactly the amount that is shown: its window, its filters, its groups. Null is not 0."""
+    sign_in(page, server.key(organization, [READ]), f"/explore?of=costs&range=7d&{question}")
+    settled(page)
+    assert page.locator(".total").inner_text().partition("+")[0].strip() == total
+    said = page.locator("section[aria-label=Chart] p.lacking")
+    expect(said).to_have_count(1 if line else 0)
+    if line:
+        assert said.inner_text().strip().startswith(f"{WITHOUT}{line}. ")
+    expect(page.get_by_text("Nothing in this range")).to_have_count(0 if amounts else 1)
+    if amounts:
+        spent = words_of(page, "td")
+        assert {name: text.partition("+")[0].strip() for name, text in spent.items()} == amounts
+        assert words_of(page, "td.lacking") == lacking
+    grouped = parse_qs(question)["group_by"][0]
+    assert {row[grouped]: row["amount"] for row in downloaded(page)} == {
+        name: "" if text == "unpriced" else text.removeprefix("$") for name, text in amounts.items()
+    }
+    page.get_by_role("button", name="Over time").click()
+    days = page.locator("section[aria-label='Numbers over time'] tbody tr td:nth-child(2)").all_inner_texts()
+    assert any("unpriced" in text or "+" in text for text in days) == bool(line)
+
+
+@pytest.mark.parametrize("chart", ["bars", "lines", "share"])
+def test_a_bar_without_height_says_what_has_no_price(
+    chart: str, page: Page, partly: httpx.Client, server: Server, organization: str
+) -> None:
+    day = now_s() // DAY_S * DAY_S - 6 * DAY_S
+    address = f"/explore?of=costs&start={day}&end={day + DAY_S}&width=1d&group_by=model&chart={chart}"
+    sign_in(page, server.key(organization, [READ]), address)
+    settled(page)
+    warn = page.evaluate("getComputedStyle(document.querySelector('p.lacking')).color")
+    drawn = page.evaluate(
+        """() => { const {width, height, ...all} = document.querySelector('canvas');
+          const canvas = document.querySelector('canvas');
+          const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+          const found = new Set();
+          for (let at = 0; at < data.length; at += 4)
+            if (data[at + 3] === 255) found.add(`rgb(${data[at]}, ${data[at + 1]}, ${data[at + 2]})`);
+          return [...found]; }"""
+    )
+    assert warn in drawn
+    expect(page.get_by_role("img")).to_have_attribute("aria-label", re.compile("1M tokens without a price"))
+
+
+def test_a_day_without_a_price_leads_into_its_hours(
+    page: Page, partly: httpx.Client, server: Server, organization: str
+) -> None:
+    sign_in(page, server.key(organization, [READ]), "/explore?of=costs&range=7d&group_by=model&table=times&user_id=ann")
+    settled(page)
+    page.locator("section[aria-label='Numbers over time'] tbody button.into").first.click()
+    expect(page.get_by_role("combobox", name="By", exact=True)).to_have_value("1h")
+    settled(page)
+    expect(page.locator("section[aria-label=Chart] p.lacking")).to_contain_text("1M tokens of qwen3-32b")
+
+
+def test_the_overview_and_live_say_what_is_in_no_amount(
+    page: Page, partly: httpx.Client, server: Server, organization: str
+) -> None:
+    key = server.key(organization, [READ])
+    sign_in(page, key)
+    settled(page)
+    spend = page.locator("section.card[aria-label=Spend]")
+    expect(spend.locator(".headline").first).to_have_text("$0.00")  # nothing was used today
+    expect(spend).to_contain_text(f"{WITHOUT}7.1M tokens in 30 days")
+    users = page.locator("section[aria-label='Top users'] tbody tr")
+    assert [row.split("\t")[0].strip() for row in users.all_inner_texts()] == ["bob", "ann"]
+    expect(users.nth(1)).to_contain_text("unpriced")
+    expect(page.locator("section[aria-label='Spend by day and model'] p.lacking")).to_contain_text("qwen3-32b")
+    page.get_by_role("link", name="Live").click()
+    expect(page.locator(".total").last).to_have_text("$0.00")
+    own = {"kind": "completions", "model": "qwen3-32b", "input_tokens": 5, "timestamp": now_s()}
+    partly.post(EVENTS, json=own).raise_for_status()
+    expect(page.locator(".total").last).to_have_text("unpriced", timeout=4_000)
+    expect(page.locator("p.lacking")).to_contain_text(f"{WITHOUT}5 tokens of qwen3-32b")
+    page.emulate_media(media="print")
+    expect(page.locator("p.lacking")).to_be_visible()
+
+
+def test_what_is_taken_along_of_costs_says_what_has_no_price(
+    page: Page, partly: httpx.Client, server: Server, organization: str
+) -> None:
+    key = server.key(organization, [READ])
+    sign_in(page, key, "/explore?of=costs&range=7d&group_by=user_id&user_id=ann")
+    settled(page)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    for name, command in (("Copy as curl", ["sh", "-c"]), ("Copy as Python", [sys.executable, "-c"])):
+        page.get_by_role("button", name=name).click()
+        expect(page.get_by_role("button", name="Copied")).to_be_visible()
+        expect(page.get_by_role("button", name=name)).to_be_visible()
+        text = page.evaluate("navigator.clipboard.readText()")
+        done = subprocess.run(
+            [*command, text], env=os.environ | {"TALLYBOOK_ADMIN_KEY": key}, capture_output=True, text=True, timeout=60,
+            check=True,
+        )  # fmt: skip
+        assert "qwen3-32b, input" in done.stderr
+        assert "qwen3" not in done.stdout, "what reads the answer reads nothing else"
+
+
+def test_what_a_source_did_stands_there_with_what_to_do(
+    page: Page, api: httpx.Client, server: Server, organization: str
+) -> None:
+    asked = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o", "gen_ai.response.id": "resp_1"}
+    for count in (9, 10):
+        call = span({**asked, "gen_ai.usage.input_tokens": count, "gen_ai.usage.output_tokens": 2})
+        api.post("/v1/traces", json=traces(call)).raise_for_status()
+    sign_in(page, server.key(organization, [READ]), "/manage#sources")
+    settled(page)
+    (said,) = page.locator("section[aria-label=Sources] li").all_inner_texts()
+    assert "OpenTelemetry: calls were reported with another input_tokens than before. The first report stands." in said
+    assert "switch off" in said
+    assert "such as resp_1" in said
+
+
+NOTICES = [
+    ("unread", "openai", "usage.magic_tokens", "the field usage.magic_tokens is not read"),
+    ("repeated", "otlp", "litellm", "OpenTelemetry and LiteLLM: both report the same calls"),
+    (
+        "differing",
+        "otlp",
+        "litellm output_tokens",
+        "another output_tokens than LiteLLM had reported. The first report stands",
+    ),
+    ("alike", "otlp", "a, b", "OpenTelemetry: reports without a response id look like one call each (a, b)"),
+    ("later", "<b>x</b>", "y", "<b>x</b>: y"),
+]
+
+
+@pytest.mark.parametrize("has_notices", [True, False])
+def test_the_sources_and_what_they_need_are_listed(has_notices: bool, page: Page, reader: str) -> None:
+    """Also those of a server that knows no notices."""
+
+    def answered(route: Route) -> None:
+        body = route.fetch().json()
+        body.pop("notices", None)
+        if has_notices:
+            body["notices"] = [
+                {"subject": subject, "source": source, "name": name, "count": 1 + place, "last_at": now_s(),
+                 "example": f"call_{place}" if place else None}
+                for place, (subject, source, name, _) in enumerate(NOTICES)
+            ]  # fmt: skip
+        route.fulfill(json=body)
+
+    page.route("**/v1/organization/usage/sources", answered)
+    sign_in(page, reader, "/manage")
+    settled(page)
+    sources = page.locator("section[aria-label=Sources]")
+    expect(sources.get_by_role("row", name="Tallybook's own events Completions")).to_be_visible()
+    said = sources.locator("li").all_inner_texts()
+    assert len(said) == (len(NOTICES) if has_notices else 0)
+    for (_, _, _, text), found in zip(NOTICES, said, strict=False):
+        assert text in found
+    if has_notices:
+        assert "Once, last" in said[0]
+        assert "2 times" in said[1]
+        assert "call_1" in said[1]
 
 
 def test_what_is_held_is_told_as_its_mean_over_time(page: Page, api: httpx.Client, reader: str) -> None:
@@ -719,7 +962,10 @@ def test_the_page_outlives_a_restart_of_the_server(browser: Browser, tmp_path: P
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("view", ["sign in", "empty", *VIEWS, "/explore?of=completions&table=times&models=o3"])
+@pytest.mark.parametrize(
+    "view",
+    ["sign in", "empty", *VIEWS, "/explore?of=completions&table=times&models=o3", "/explore?of=costs&table=times"],
+)
 def test_everyone_can_use_it(view: str, scheme: Any, browser: Browser, filled: httpx.Client, server: Server,
                              organization: str) -> None:  # fmt: skip
     filled.post(EVENTS, json={"kind": "completion", "input_tokens": 5})

@@ -21,6 +21,7 @@ from tallybook.store.duckdb import DuckStore
 from tallybook.store.protocol import Batch, BilledCost, Line, Reading
 from tests.support import Server
 from tests.test_cli import run
+from tests.test_cli_costs import words
 from tests.test_costs_store import MEMORY, book
 
 DAY_S = 86_400
@@ -415,6 +416,17 @@ def test_the_command_shows_both_books(server: Server, organization: str, api: ht
     buckets = json.loads(run("reconcile", *flags, "--json", "--group-by", "model"), parse_float=Decimal)
     assert {bucket["provider"] for bucket in buckets} == {"openai", "anthropic"}
     assert "write project_id=VALUE" in run("reconcile", *flags, "--where", "user_id=u", code=1)
+
+
+def test_the_command_names_what_is_in_no_recorded_amount(server: Server, organization: str, api: httpx.Client) -> None:
+    """Of what the provider's book is about; what others served is not compared."""
+    flags = ("--data", server.data, "--organization", organization, "--since", DAY, "--until", DAY + DAY_S)
+    api.post(EVENTS, json=[used(DAY, id=name, model=name) for name in ("house", "elsewhere")]).raise_for_status()
+    put(api, "openai", DAY, usage=[used(DAY, model="house")]).raise_for_status()
+    for more in ((), ("--group-by", ""), ("--group-by", "project_id"), ("--csv",)):
+        told = words("reconcile", *flags, *more)[1]
+        assert "unpriced: house; what they used is in no amount" in told
+    assert "unpriced" not in words("reconcile", *flags, "--where", "project_id=nobodys")[1]
 
 
 def test_a_killed_server_has_what_it_answered_for_and_a_backup_has_it_too(tmp_path: Path) -> None:

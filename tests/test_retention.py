@@ -25,6 +25,7 @@ from tallybook.query import Query
 from tallybook.store import retention
 from tallybook.store.duckdb import FILE_NAME, DuckStore
 from tallybook.store.protocol import Batch, CostRow, Keep, Kept
+from tallybook.timegrid import ALL_S
 from tallybook.wire.pages import render_usage
 from tallybook.wire.params import USAGE, parse
 from tests.crash import EVENTS, ndjson
@@ -192,7 +193,7 @@ def bills(draw: st.DrawFn) -> Query:
 def quantities(store: DuckStore, start_s: int) -> dict[tuple[Any, ...], Any]:
     return {
         (row.kind, row.model, row.service_tier, row.batch, row.part.name): row.quantity
-        for row in store.unpriced(ORGANIZATION, start_s, END, END)
+        for row in store.unpriced(Query(ORGANIZATION, start_s, END, ALL_S, END))
     }
 
 

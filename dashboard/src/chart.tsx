@@ -4,6 +4,7 @@ import {
   BarController,
   BarElement,
   CategoryScale,
+  type ChartDataset,
   Chart as ChartJs,
   LinearScale,
   LineController,
@@ -18,6 +19,7 @@ import { useColours } from "./hooks";
 import type { ChartKind } from "./question";
 import { label, type Tally } from "./series";
 import { bucket, into, named, tick, type Width, type Window } from "./time";
+import { said } from "./unpriced";
 
 ChartJs.register(
   BarController,
@@ -110,7 +112,7 @@ export function Chart({ tally, measure, width, kind, title, look }: Shown) {
       <canvas
         ref={canvas}
         role="img"
-        aria-label={`${title}: ${show(tally.total, measure)}. The table below has all numbers.`}
+        aria-label={`${title}: ${inWords(tally, measure)}. The table below has all numbers.`}
         onPointerDown={begin}
         onPointerMove={move}
         onPointerUp={end}
@@ -119,6 +121,23 @@ export function Chart({ tally, measure, width, kind, title, look }: Shown) {
       {stretch && stretch[0] !== stretch[1] && <div class="stretch" style={placed(chart.current, stretch)} />}
     </div>
   );
+}
+
+function inWords({ whole: { total, isPriced, lacking } }: Tally, measure: string): string {
+  if (!lacking.size) return show(total, measure);
+  return `${isPriced ? `${show(total, measure)}, and ` : ""}${said(lacking)} without a price`;
+}
+
+/** Stripes, as what has no price is drawn: it has no height. */
+function stripes(shade: string): CanvasPattern | string {
+  const tile = document.createElement("canvas");
+  tile.width = 4;
+  tile.height = 4;
+  const brush = tile.getContext("2d");
+  if (!brush) return shade;
+  brush.fillStyle = shade;
+  brush.fillRect(0, 0, 2, 4);
+  return brush.createPattern(tile, "repeat") ?? shade;
 }
 
 function placed(chart: ChartJs | null, stretch: [number, number]): Record<string, string> {
@@ -130,23 +149,47 @@ function placed(chart: ChartJs | null, stretch: [number, number]): Record<string
   return { left: `${left}px`, width: `${right - left}px`, height: `${chart.chartArea.bottom}px` };
 }
 
+/** How the buckets that have unpriced usage are marked: a low striped cap on their bars, a point where there are none. */
+const CAP = { stack: "all", categoryPercentage: 0.86, barPercentage: 1, minBarLength: 5, clip: false as const };
+const MARK = {
+  order: -1,
+  borderWidth: 0,
+  showLine: false,
+  pointRadius: 4,
+  pointHitRadius: 8,
+  pointStyle: "rectRot" as const,
+};
+
 function configuration(tally: Tally, measure: string, width: Width, kind: ChartKind) {
   const isLines = kind === "lines";
   const isShare = kind === "share";
   const starts = tally.buckets.map(({ start }) => start);
+  const { values: sums, gaps } = tally.whole;
   const text = style("quiet");
   const grid = style("line");
-  const drawn = (value: bigint, at: number) =>
-    isShare ? ratio(value, tally.sums[at] ?? 0n) : approximate(value, measure);
+  const drawn = (value: bigint, at: number) => (isShare ? ratio(value, sums[at] ?? 0n) : approximate(value, measure));
   const pointRadius = starts.length > 1 ? 0 : 3; // one point makes no line
   const isBelow = tally.series.some(({ values }) => values.some((value) => value < 0n));
-  const datasets = tally.series.map((series, place) => {
+  const datasets: (ChartDataset<"bar", (number | null)[]> | ChartDataset<"line", (number | null)[]>)[] = [];
+  for (const [place, series] of tally.series.entries()) {
     const shade = style(colour(place, series.isRest));
-    const points = { label: label(series), data: series.values.map(drawn) };
-    return isLines
-      ? { ...points, borderColor: shade, backgroundColor: shade, borderWidth: 1.75, pointRadius, pointHitRadius: 8 }
-      : { ...points, backgroundColor: shade, stack: "all", categoryPercentage: 0.86, barPercentage: 1 };
-  });
+    const data = series.values.map((value, at) => (series.gaps[at] && !series.priced[at] ? null : drawn(value, at)));
+    const points = { label: label(series), data };
+    datasets.push(
+      isLines
+        ? { ...points, borderColor: shade, backgroundColor: shade, borderWidth: 1.75, pointRadius, pointHitRadius: 8 }
+        : { ...points, backgroundColor: shade, stack: "all", categoryPercentage: 0.86, barPercentage: 1 },
+    );
+  }
+  if (gaps.some(Boolean)) {
+    const warn = style("warn");
+    const points = { label: "Unpriced", data: starts.map((_, at) => (gaps[at] ? 0 : null)) };
+    datasets.push(
+      isLines
+        ? { ...points, ...MARK, borderColor: warn, backgroundColor: warn }
+        : { ...points, ...CAP, backgroundColor: stripes(warn) },
+    );
+  }
   const options = {
     animation: false as const,
     responsive: true,
@@ -181,8 +224,10 @@ function configuration(tally: Tally, measure: string, width: Width, kind: ChartK
     plugins: {
       tooltip: {
         itemSort: (a: { datasetIndex: number }, b: { datasetIndex: number }) => a.datasetIndex - b.datasetIndex,
-        filter: (item: { datasetIndex: number; dataIndex: number }) =>
-          tally.series[item.datasetIndex]?.values[item.dataIndex] !== 0n,
+        filter: ({ datasetIndex, dataIndex }: { datasetIndex: number; dataIndex: number }) => {
+          const series = tally.series[datasetIndex];
+          return series ? series.values[dataIndex] !== 0n : Boolean(gaps[dataIndex]);
+        },
         callbacks: {
           title: ([item]: { dataIndex: number }[]) => {
             const start = item && tally.buckets[item.dataIndex]?.start;
@@ -190,12 +235,15 @@ function configuration(tally: Tally, measure: string, width: Width, kind: ChartK
           },
           label: ({ datasetIndex, dataIndex }: { datasetIndex: number; dataIndex: number }) => {
             const series = tally.series[datasetIndex];
-            const value = series?.values[dataIndex] ?? 0n;
-            const part = isShare ? ` (${share(value, tally.sums[dataIndex] ?? 0n)})` : "";
-            return ` ${shortened(series ? label(series) : "")}: ${show(value, measure)}${part}`;
+            if (!series) return ` Unpriced: ${said(gaps[dataIndex] ?? new Map())}`;
+            const value = series.values[dataIndex] ?? 0n;
+            const part = isShare ? ` (${share(value, sums[dataIndex] ?? 0n)})` : "";
+            return ` ${shortened(label(series))}: ${show(value, measure)}${part}`;
           },
           footer: ([item]: { dataIndex: number }[]) =>
-            item && tally.series.length > 1 ? `Total: ${show(tally.sums[item.dataIndex] ?? 0n, measure)}` : "",
+            item && tally.series.length > 1 && tally.whole.priced[item.dataIndex]
+              ? `Total: ${show(sums[item.dataIndex] ?? 0n, measure)}`
+              : "",
         },
       },
     },

@@ -1,14 +1,14 @@
 // Explore: one question, its chart, and the same numbers as a table.
 
 import { useId, useRef, useState } from "preact/hooks";
-import { share } from "./amount";
+import { isMoney, share } from "./amount";
 import { parameters, type Rows, rows } from "./api";
 import { Chart, colour } from "./chart";
 import { csv, save } from "./csv";
 import { go, useAnswer, useFresh } from "./hooks";
 import { SUBJECTS, words } from "./kinds";
 import type { ViewProps } from "./main";
-import { Answered, Choose, Copy, Figure, Scroll, Switch } from "./parts";
+import { Answered, Choose, Copy, Scroll, Switch } from "./parts";
 import {
   about,
   asCurl,
@@ -27,6 +27,7 @@ import {
 import { label, type Series, type Tally, tally } from "./series";
 import { iso, LAST, moment, now, RANGES, type Width, type Window, widths } from "./time";
 import { Times } from "./times";
+import { type Gap, gaps, Lacking, said, Whole } from "./unpriced";
 
 export function Explore({ address }: ViewProps) {
   const question = fromAddress(address.searchParams);
@@ -38,7 +39,11 @@ export function Explore({ address }: ViewProps) {
   const key = JSON.stringify([of, measure, range, width(question), groupBy, filters, isNamed(range) && fresh]);
   const answer = useAnswer(key, async (signal): Promise<Found> => {
     const [wide, at] = [width(question), now() + 1];
-    return { question, width: wide, at, found: await rows(subject, measure, asked(question), signal) };
+    const [found, lacking] = await Promise.all([
+      rows(subject, measure, asked(question), signal),
+      isMoney(measure) ? gaps(window(question), wide, groupBy, filters, signal) : [],
+    ]);
+    return { question, width: wide, at, found, lacking };
   });
   return (
     <>
@@ -195,7 +200,11 @@ function Filters({ question, put }: { question: Question; put: Put }) {
   const known = useAnswer(key, async (signal) => {
     if (!key) return [];
     const all = parameters(subject, { start, end }, "all", [dimension], {});
-    const { series } = tally(await rows(subject, question.measure, all, signal), COMPLETED_MAX);
+    const [found, lacking] = await Promise.all([
+      rows(subject, question.measure, all, signal),
+      isMoney(question.measure) ? gaps({ start, end }, "all", [dimension], {}, signal) : [],
+    ]);
+    const { series } = tally(found, COMPLETED_MAX, undefined, lacking);
     return series.flatMap(({ names: [name] }) => (name ? [name] : []));
   });
   const chosen = (name: string) => question.filters[name] ?? [];
@@ -264,13 +273,15 @@ interface Found {
   question: Question;
   width: Width;
   found: Rows;
+  /** What is in no amount of these. */
+  lacking: Gap[];
   /** When it was asked. */
   at: number;
 }
 
-function Result({ question, width: wide, found, at, put }: Found & { put: Put }) {
+function Result({ question, width: wide, found, lacking, at, put }: Found & { put: Put }) {
   const subject = about(question);
-  const counted = tally(found, question.top, subject.isLevel ? at : undefined);
+  const counted = tally(found, question.top, subject.isLevel ? at : undefined, lacking);
   const title = `${subject.label}${question.measure === "amount" ? "" : `, ${words(question.measure).toLowerCase()}`}`;
   const first = counted.buckets[0];
   const last = counted.buckets.at(-1);
@@ -281,7 +292,7 @@ function Result({ question, width: wide, found, at, put }: Found & { put: Put })
         <div class="summary">
           <h2>{title}</h2>
           <p class="total" role="status" aria-label="Total">
-            <Figure value={counted.total} measure={question.measure} />
+            <Whole of={counted.whole} measure={question.measure} />
             {subject.isLevel && <span class="quiet"> on average</span>}
           </p>
           {first && last && (
@@ -290,6 +301,7 @@ function Result({ question, width: wide, found, at, put }: Found & { put: Put })
             </p>
           )}
         </div>
+        <Lacking found={lacking} />
         <Chart
           tally={counted}
           measure={question.measure}
@@ -357,6 +369,7 @@ function Totals({ question, counted, put }: { question: Question; counted: Tally
       </button>
     </th>
   );
+  const hasGaps = counted.whole.lacking.size > 0;
   if (!counted.series.length) return <p class="nothing">Nothing in this range. Choose another, or fewer filters.</p>;
   return (
     <Scroll label="Totals">
@@ -365,6 +378,11 @@ function Totals({ question, counted, put }: { question: Question; counted: Tally
           <tr>
             {heading("name", groupBy.map(words).join(" and ") || "All", false)}
             {heading("value", words(measure), true)}
+            {hasGaps && (
+              <th scope="col" class="number">
+                Unpriced
+              </th>
+            )}
             <th scope="col" class="number">
               Share
             </th>
@@ -378,9 +396,10 @@ function Totals({ question, counted, put }: { question: Question; counted: Tally
                 <Name series={series} question={question} put={put} />
               </th>
               <td class="number">
-                <Figure value={series.total} measure={measure} />
+                <Whole of={series} measure={measure} />
               </td>
-              <td class="number quiet">{share(series.total, counted.total)}</td>
+              {hasGaps && <td class="number lacking">{said(series.lacking)}</td>}
+              <td class="number quiet">{series.isPriced && share(series.total, counted.whole.total)}</td>
             </tr>
           ))}
         </tbody>
@@ -388,8 +407,9 @@ function Totals({ question, counted, put }: { question: Question; counted: Tally
           <tr>
             <th scope="row">Total</th>
             <td class="number">
-              <Figure value={counted.total} measure={measure} />
+              <Whole of={counted.whole} measure={measure} />
             </td>
+            {hasGaps && <td class="number lacking">{said(counted.whole.lacking)}</td>}
             <td />
           </tr>
         </tfoot>

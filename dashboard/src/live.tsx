@@ -9,6 +9,7 @@ import { Figure, Problem, Scroll } from "./parts";
 import { type Series, type Tally, tally } from "./series";
 import { floor, midnight, now, SECONDS, tick } from "./time";
 import { Folded } from "./times";
+import { type Gap, gaps, Lacking, Whole } from "./unpriced";
 
 const EVERY_MS = 1_000;
 /** A server that takes long is asked less often: of so many parts of the time it works for this page in one. */
@@ -23,7 +24,9 @@ interface Seen {
   day: number;
   /** What was counted today, by kind. */
   today: ReadonlyMap<string, bigint>;
-  spent: bigint;
+  spent: Series;
+  /** What of today is in no amount. */
+  lacking: Gap[];
   /** Calls by minute, by kind. */
   minutes: ReadonlyMap<string, Rows>;
   minute: number;
@@ -46,7 +49,12 @@ async function look(before: Seen | undefined, signal: AbortSignal): Promise<Seen
     }),
   );
   if (before && !changed.includes(true)) return before;
-  return { day, minute, today, minutes, spent: await total(COSTS, "amount", day, at, signal) };
+  const window = { start: day, end: at };
+  const [costs, lacking] = await Promise.all([
+    rows(COSTS, "amount", parameters(COSTS, window, "1d", [], {}), signal),
+    gaps(window, "1d", [], {}, signal),
+  ]);
+  return { day, minute, today, minutes, spent: tally(costs, 1, undefined, lacking).whole, lacking };
 }
 
 async function total(kind: Subject, measure: string, start: number, end: number, signal: AbortSignal): Promise<bigint> {
@@ -122,8 +130,9 @@ export function Live(_: ViewProps) {
             <div class="panel card">
               <h2>Spend today</h2>
               <p class="total">
-                <Figure value={seen.spent} measure="amount" />
+                <Whole of={seen.spent} measure="amount" />
               </p>
+              <Lacking found={seen.lacking} />
             </div>
           </section>
           <Minutes seen={seen} />

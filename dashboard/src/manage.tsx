@@ -1,10 +1,11 @@
-// Manage: keys, quarantine, what has no price, and the prices in force.
+// Manage: keys, quarantine, sources, what has no price, and the prices in force.
 
 import { useEffect } from "preact/hooks";
 import { Keys } from "./keys";
 import type { ViewProps } from "./main";
 import { Prices, Unpriced } from "./prices";
 import { Quarantine } from "./quarantine";
+import { Sources } from "./sources";
 
 /** Whoever does this looks for something else. */
 const MOVES = ["wheel", "touchstart", "keydown", "pointerdown"];
@@ -36,6 +37,7 @@ export function Manage({ address, signedIn }: ViewProps) {
         <p class="quiet">The key you signed in with may not manage keys; that takes api.management.</p>
       )}
       <Quarantine mayWrite={may("api.usage.write")} />
+      <Sources />
       <Unpriced />
       <Prices />
     </>

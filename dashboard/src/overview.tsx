@@ -8,10 +8,11 @@ import { exploring } from "./explore";
 import { type Answer, useAnswer, useFresh } from "./hooks";
 import { KINDS, type Subject, subject, words } from "./kinds";
 import type { ViewProps } from "./main";
-import { Answered, Figure } from "./parts";
+import { Answered } from "./parts";
 import { label, tally } from "./series";
 import { floor, midnight, now, SECONDS, type Width, type Window } from "./time";
 import { Folded } from "./times";
+import { type Gap, gaps, Lacking, More, said, sum, Unpriced, Whole } from "./unpriced";
 
 const DAY = SECONDS["1d"];
 const PERIODS = [
@@ -30,6 +31,8 @@ const HEADLINES = [
 
 interface Compared {
   now: bigint;
+  /** Whether there was anything to add up. */
+  isAny: boolean;
   /** Null where it cannot be told any more. */
   before: bigint | null;
 }
@@ -45,8 +48,9 @@ async function days(kinds: readonly Subject[], window: Window, signal: AbortSign
   for (const [place, kind] of found.entries()) {
     for (const measure of kinds[place]?.measures ?? []) {
       for (const [day, { results }] of kind.entries()) {
-        const sum = results.reduce((so, result) => so + number(result, measure), 0n);
         sums[day] ??= new Map();
+        if (!results.length) continue;
+        const sum = results.reduce((so, result) => so + number(result, measure), 0n);
         sums[day].set(measure, (sums[day].get(measure) ?? 0n) + sum);
       }
     }
@@ -84,6 +88,7 @@ async function compare(kinds: readonly Subject[], at: number, signal: AbortSigna
   return HEADLINES.map(({ measures }) =>
     PERIODS.map((period, place) => ({
       now: add(present?.slice(-period.days) ?? [], measures),
+      isAny: (present?.slice(-period.days) ?? []).some((day) => measures.some((measure) => day.has(measure))),
       before: earlier[place] ? add(earlier[place], measures) : null,
     })),
   );
@@ -98,19 +103,10 @@ export function Overview(_: ViewProps) {
   const at = now() + 1;
   const spend = useAnswer(`spend ${fresh}`, (signal) => compare([COSTS], at, signal));
   const used = useAnswer(`used ${fresh}`, (signal) => compare(MODELS, at, signal));
-  const unpriced = useAnswer(`unpriced ${fresh}`, (signal) =>
-    get<List<Unpriced>>(
-      "/v1/organization/costs/unpriced",
-      [
-        ["start_time", String(midnight(at - 1) - (LONGEST - 1) * DAY)],
-        ["count_events", "false"],
-      ],
-      signal,
-    ),
-  );
+  const unpriced = useAnswer(`unpriced ${fresh}`, (signal) => gaps(longest(at), "1d", [], {}, signal));
   const isNothing = (answer: Answer<Compared[][]>) =>
     answer.value?.every((compared) => compared.every(({ now, before }) => now === 0n && !before));
-  if (isNothing(spend) && isNothing(used) && unpriced.value?.data.length === 0) {
+  if (isNothing(spend) && isNothing(used) && unpriced.value?.length === 0) {
     return (
       <>
         <h1 tabindex={-1}>Overview</h1>
@@ -123,7 +119,15 @@ export function Overview(_: ViewProps) {
       <h1 tabindex={-1}>Overview</h1>
       <section class="cards" aria-label="Headlines">
         {HEADLINES.map(({ label, measure }, place) => (
-          <Headline key={label} label={label} measure={measure} place={place} answer={place ? used : spend} />
+          <Headline
+            key={label}
+            label={label}
+            measure={measure}
+            place={place}
+            answer={place ? used : spend}
+            lacking={place ? [] : (unpriced.value ?? [])}
+            at={at}
+          />
         ))}
         <ToMend unpriced={unpriced} fresh={fresh} />
       </section>
@@ -137,11 +141,15 @@ function Headline({
   measure,
   place: headline,
   answer,
+  lacking,
+  at,
 }: {
   label: string;
   measure: string;
   place: number;
   answer: Answer<Compared[][]>;
+  lacking: Gap[];
+  at: number;
 }) {
   return (
     <section class="panel card" aria-label={label}>
@@ -150,15 +158,24 @@ function Headline({
         {(compared) => (
           <dl>
             {PERIODS.map((period, place) => {
-              const { now, before } = compared[headline]?.[place] ?? { now: 0n, before: null };
+              const { now, isAny, before } = compared[headline]?.[place] ?? { now: 0n, isAny: false, before: null };
+              const from = midnight(at - 1) - (period.days - 1) * DAY;
+              const missing = sum(lacking.filter(({ start }) => start >= from));
               const moved = before === null ? null : change(now, before);
               return (
                 <div key={period.label}>
                   <dt>{period.label}</dt>
                   <dd>
-                    <data value={exact(now, measure)} title={show(now, measure)}>
-                      {brief(approximate(now, measure), measure)}
-                    </data>
+                    <span class="headline">
+                      {isAny || !missing.size ? (
+                        <data value={exact(now, measure)} title={show(now, measure)}>
+                          {brief(approximate(now, measure), measure)}
+                        </data>
+                      ) : (
+                        <Unpriced lacking={missing} />
+                      )}
+                      {isAny && missing.size > 0 && <More lacking={missing} />}
+                    </span>
                     <span
                       class="change"
                       title={before === null ? "No longer kept" : `${show(before, measure)}, ${period.before}`}
@@ -173,17 +190,33 @@ function Headline({
           </dl>
         )}
       </Answered>
+      {lacking.length > 0 && <p class="lacking">Unpriced, and in no amount: {said(sum(lacking))} in 30 days.</p>}
     </section>
   );
 }
 
+/** The longest period, today included. */
+function longest(at: number): Window {
+  return { start: midnight(at - 1) - (LONGEST - 1) * DAY, end: at };
+}
+
+/** Amounts, and what is in none of them. */
+interface Spend {
+  found: Rows;
+  lacking: Gap[];
+}
+
 function Tops({ at, fresh }: { at: number; fresh: number }) {
-  const window = { start: midnight(at - 1) - (LONGEST - 1) * DAY, end: at };
+  const window = longest(at);
   const by = (dimension: string, width: Width | "all") =>
     // biome-ignore lint/correctness/useHookAtTopLevel: called as often each time
-    useAnswer(`${dimension} ${fresh}`, (signal) =>
-      rows(COSTS, "amount", parameters(COSTS, window, width, [dimension], {}), signal),
-    );
+    useAnswer(`${dimension} ${fresh}`, async (signal): Promise<Spend> => {
+      const [found, lacking] = await Promise.all([
+        rows(COSTS, "amount", parameters(COSTS, window, width, [dimension], {}), signal),
+        gaps(window, width, [dimension], {}, signal),
+      ]);
+      return { found, lacking };
+    });
   const models = by("model", "1d");
   const others = ["project_id", "user_id", "api_key_id"].map((dimension) => ({
     dimension,
@@ -199,10 +232,11 @@ function Tops({ at, fresh }: { at: number; fresh: number }) {
           <a href={exploring({})}>Explore</a>
         </div>
         <Answered answer={models} height="17rem">
-          {(found) => {
-            const counted = tally(found, 8);
+          {({ found, lacking }) => {
+            const counted = tally(found, 8, undefined, lacking);
             return (
               <>
+                <Lacking found={lacking} />
                 <Chart tally={counted} measure="amount" width="1d" kind="bars" title="Spend by day and model" />
                 <Folded counted={counted} measure="amount" width="1d" />
               </>
@@ -219,7 +253,7 @@ function Tops({ at, fresh }: { at: number; fresh: number }) {
   );
 }
 
-function TopFive({ dimension, answer }: { dimension: string; answer: Answer<Rows> }) {
+function TopFive({ dimension, answer }: { dimension: string; answer: Answer<Spend> }) {
   const title = dimension === "model" ? "Models" : `${words(dimension)}s`;
   return (
     <section class="panel card" aria-label={`Top ${title.toLowerCase()}`}>
@@ -231,8 +265,8 @@ function TopFive({ dimension, answer }: { dimension: string; answer: Answer<Rows
         </a>
       </div>
       <Answered answer={answer} height="9rem">
-        {(found) => {
-          const { series, total } = tally(found, TOP);
+        {({ found, lacking }) => {
+          const { series, whole } = tally(found, TOP, undefined, lacking);
           return (
             <table class="top">
               <colgroup>
@@ -266,13 +300,13 @@ function TopFive({ dimension, answer }: { dimension: string; answer: Answer<Rows
                       )}
                     </th>
                     <td class="number">
-                      <Figure value={one.total} measure="amount" />
+                      <Whole of={one} measure="amount" />
                     </td>
-                    <td class="number quiet">{share(one.total, total)}</td>
+                    <td class="number quiet">{one.isPriced && share(one.total, whole.total)}</td>
                     <td>
                       <div
-                        class={`bar ${one.isRest ? "rest" : ""}`}
-                        style={{ width: `${100 * Math.max(0, ratio(one.total, total))}%` }}
+                        class={`bar ${one.isRest ? "rest" : ""} ${one.lacking.size ? "short" : ""}`}
+                        style={{ width: `${100 * Math.max(0, ratio(one.total, whole.total))}%` }}
                       />
                     </td>
                   </tr>
@@ -290,13 +324,8 @@ function next(dimension: string): string {
   return dimension === "model" ? "project_id" : "model";
 }
 
-interface Unpriced {
-  model: string | null;
-  line_item: string;
-}
-
 /** What is not in the numbers, and the way to mend that. */
-function ToMend({ unpriced, fresh }: { unpriced: Answer<List<Unpriced>>; fresh: number }) {
+function ToMend({ unpriced, fresh }: { unpriced: Answer<Gap[]>; fresh: number }) {
   const quarantine = useAnswer(`quarantine ${fresh}`, (signal) =>
     get<List<unknown>>("/v1/organization/usage/quarantine", [["limit", "100"]], signal),
   );
@@ -304,8 +333,8 @@ function ToMend({ unpriced, fresh }: { unpriced: Answer<List<Unpriced>>; fresh: 
     <section class="panel card" aria-label="To mend">
       <h2>To mend</h2>
       <Answered answer={unpriced} height="1.5rem">
-        {({ data }) => {
-          const items = new Set(data.map(({ line_item }) => line_item));
+        {(found) => {
+          const items = new Set(found.map(({ item }) => item));
           return items.size ? (
             <p class="mend" title={[...items].join("\n")}>
               <strong>

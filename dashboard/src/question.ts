@@ -1,8 +1,10 @@
 // The question on screen: the address holds all of it, and the API is asked by it.
 
+import { isMoney } from "./amount";
 import { address, limit, parameters } from "./api";
 import { SUBJECTS, type Subject, subject } from "./kinds";
 import { chosenWidth, LAST, now, RANGES, SECONDS, type Width, type Window, widths } from "./time";
+import { UNPRICED, withoutPrice } from "./unpriced";
 
 export const CHARTS = { bars: "Bars", lines: "Lines", share: "Share" } as const;
 export type ChartKind = keyof typeof CHARTS;
@@ -112,13 +114,25 @@ export function asked(question: Question): [string, string][] {
   return parameters(about(question), window(question), width(question), question.groupBy, question.filters);
 }
 
+/** Path and parameters that ask what the amounts of a question leave out. */
+function lacking(question: Question): [string, [string, string][]] {
+  return [UNPRICED, withoutPrice(window(question), width(question), question.groupBy, question.filters)];
+}
+
+function quoted([path, parameters]: [string, [string, string][]]): string {
+  return `'${address(location.origin + path, parameters).replaceAll("'", "%27")}'`;
+}
+
 /** The question as a command to paste; the key is the reader's to put in. It asks for every page of the answer. */
 export function asCurl(question: Question): string {
   const parameters = asked(question);
-  const url = `'${address(location.origin + about(question).path, parameters).replaceAll("'", "%27")}'`;
+  const url = quoted([about(question).path, parameters]);
   const key = '-H "Authorization: Bearer $TALLYBOOK_ADMIN_KEY"';
   const { start, end } = window(question);
-  if ((end - start) / SECONDS[width(question)] < limit(parameters)) return `curl -s ${url} \\\n  ${key}\n`;
+  const more = isMoney(question.measure)
+    ? `# Usage without a price, which is in no amount:\ncurl -s ${quoted(lacking(question))} \\\n  ${key} >&2\n`
+    : "";
+  if ((end - start) / SECONDS[width(question)] < limit(parameters)) return `curl -s ${url} \\\n  ${key}\n${more}`;
   return `page=
 while :; do
   answer=$(curl -s ${url}"$page" \\
@@ -127,22 +141,33 @@ while :; do
   page=$(printf '%s' "$answer" | sed -n 's/.*"next_page":"\\([^"]*\\)".*/\\&page=\\1/p')
   [ -n "$page" ] || break
 done
-`;
+${more}`;
 }
 
 /** The question as a program that reads every page of the answer. */
 export function asPython(question: Question): string {
-  const list = asked(question)
-    .map(([name, value]) => `    (${JSON.stringify(name)}, ${JSON.stringify(value)}),`)
-    .join("\n");
-  return `import os
+  const list = (parameters: [string, string][]) =>
+    parameters.map(([name, value]) => `    (${JSON.stringify(name)}, ${JSON.stringify(value)}),`).join("\n");
+  const [path, unpriced] = lacking(question);
+  const [more, asking] = isMoney(question.measure)
+    ? [
+        `unpriced = [\n${list(unpriced)}\n]\n`,
+        `    # Usage without a price is in no amount.
+    answer = client.get("${path}", params=unpriced)
+    answer.raise_for_status()
+    for entry in answer.json()["data"]:
+        print("unpriced:", entry, file=sys.stderr)
+`,
+      ]
+    : ["", ""];
+  return `import os${more && "\nimport sys"}
 
 import httpx
 
 parameters = [
-${list}
+${list(asked(question))}
 ]
-headers = {"Authorization": f"Bearer {os.environ['TALLYBOOK_ADMIN_KEY']}"}
+${more}headers = {"Authorization": f"Bearer {os.environ['TALLYBOOK_ADMIN_KEY']}"}
 page = None
 with httpx.Client(base_url="${location.origin}", headers=headers) as client:
     while True:
@@ -154,5 +179,5 @@ with httpx.Client(base_url="${location.origin}", headers=headers) as client:
         page = answer.json()["next_page"]
         if not page:
             break
-`;
+${asking}`;
 }

@@ -2,9 +2,10 @@
 
 import { useState } from "preact/hooks";
 import { colour } from "./chart";
-import { Figure, Scroll } from "./parts";
-import { label, type Tally } from "./series";
+import { Scroll } from "./parts";
+import { label, type Series, type Tally } from "./series";
 import { bucket, into, tick, type Width, type Window } from "./time";
+import { Amount } from "./unpriced";
 
 interface Shown {
   counted: Tally;
@@ -50,11 +51,11 @@ export function Times({ counted, measure, width, look }: Shown) {
                 )}
               </th>
               <td class="number">
-                <Figure value={counted.sums[place] ?? 0n} measure={measure} />
+                <Cell series={counted.whole} place={place} measure={measure} />
               </td>
               {counted.series.map((series) => (
                 <td class="number" key={JSON.stringify(series.names) + series.isRest}>
-                  <Figure value={series.values[place] ?? 0n} measure={measure} />
+                  <Cell series={series} place={place} measure={measure} />
                 </td>
               ))}
             </tr>
@@ -62,6 +63,13 @@ export function Times({ counted, measure, width, look }: Shown) {
         </tbody>
       </table>
     </Scroll>
+  );
+}
+
+function Cell({ series, place, measure }: { series: Series; place: number; measure: string }) {
+  const { values, priced, gaps } = series;
+  return (
+    <Amount value={values[place] ?? 0n} measure={measure} isPriced={priced[place] ?? false} lacking={gaps[place]} />
   );
 }
 

@@ -27,8 +27,9 @@ from tallybook.cli.report import (
     print_table,
     rows_of,
 )
-from tallybook.cli.target import Client, Target, connect
-from tallybook.cli.terminal import cell, console, plain
+from tallybook.cli.target import Target, connect
+from tallybook.cli.terminal import cell, console
+from tallybook.cli.unpriced import tell_unpriced, unpriced
 from tallybook.cli.when import instant, show
 from tallybook.clock import now_s
 from tallybook.errors import CommandFailed
@@ -57,9 +58,6 @@ _FILTERS: Final = {
     "service_tier": "service_tier",
     "batch": "batch",
 }
-_UNPRICED_FIELDS: Final = ("line_item", "model", "service_tier", "batch")
-"""Conditions that tell which unpriced usage is meant; it is not known by project, user or key."""
-_NAMED_MAX: Final = 5
 
 
 @costs.default
@@ -77,9 +75,10 @@ def costs_(
     Example: tallybook costs --where model=gpt-4o-2024-08-06 --width 1h --since 24h --plot
     """
     parameters = question.parameters(_FILTERS, COST_WIDTHS[question.width].limit_max)
+    filters = {name: value for name, value in parameters.items() if name in _FILTERS.values()}
     with connect(target, exact=True) as client:
         buckets = list(client.pages("costs", **parameters))
-        missing = _unpriced(client, question, buckets)
+        missing = unpriced(client, buckets[0]["start_time"], buckets[-1]["end_time"], filters) if buckets else []
     if question.as_json:
         print_json(buckets)
     elif question.as_csv:
@@ -87,13 +86,13 @@ def costs_(
     elif question.plot:
         print_plot(question, buckets, "amount (USD)", _amount, shown)
     else:
-        _print_table(question, rows_of(buckets))
+        _print_table(question, rows_of(buckets), are_unpriced=bool(missing))
     if missing:
-        _tell_unpriced(missing, show(buckets[0]["start_time"], "1d").replace(" ", "T"))
+        tell_unpriced(missing, buckets[0]["start_time"])
 
 
-@costs.command
-def unpriced(
+@costs.command(name="unpriced")
+def list_unpriced(
     *,
     since: str | None = None,
     until: str | None = None,
@@ -241,35 +240,6 @@ def _quantity(quantity: Decimal | int | None) -> str:
     return shown(quantity) if isinstance(quantity, Decimal) else f"{quantity:,}"
 
 
-def _unpriced(client: Client, question: Question, buckets: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return what nothing has a price for in these buckets, as far as the conditions tell which is meant."""
-    if not buckets:
-        return []
-    window = {"start_time": buckets[0]["start_time"], "end_time": buckets[-1]["end_time"]}
-    conditions = question.conditions(_FILTERS)
-    return [
-        entry
-        for entry in client.get("costs/unpriced", **window)["data"]
-        if all(_word(entry[field]) in conditions.get(field, [_word(entry[field])]) for field in _UNPRICED_FIELDS)
-    ]
-
-
-def _word(value: object) -> str:
-    """Return a value as a condition spells it."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _tell_unpriced(found: list[dict[str, Any]], since: str) -> None:
-    names = list(dict.fromkeys(entry["model"] or entry["kind"] for entry in found))
-    others = len(names) - _NAMED_MAX
-    listed = plain(", ".join(names[:_NAMED_MAX])) + (f" and {others} more" if others > 0 else "")
-    errors().print(
-        f"unpriced: {listed}; what they used is in no amount. See 'tallybook costs unpriced --since {since}'.",
-        style="yellow",
-        markup=False,
-    )
-
-
 def _print_csv(rows: list[Row]) -> None:
     header = ["start_time", "end_time", "amount_value", "amount_currency"]
     fields = ["quantity", "quantity_unit", *_DIMENSIONS, "organization_id"]
@@ -281,9 +251,9 @@ def _print_csv(rows: list[Row]) -> None:
     print_csv([*header, *fields], values)
 
 
-def _print_table(question: Question, rows: list[Row]) -> None:
+def _print_table(question: Question, rows: list[Row], *, are_unpriced: bool) -> None:
     if not rows:
-        console().print("No costs in this window.")
+        console().print("Nothing in this window has a price." if are_unpriced else "No costs in this window.")
         return
     amounts = [_amount(row.result) for row in rows]
     *cells, footer = aligned(map(shown, [*amounts, total(amounts)]))

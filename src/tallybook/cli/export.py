@@ -13,10 +13,12 @@ from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, T
 
 from tallybook.cli.report import errors
 from tallybook.cli.target import Target, connect
+from tallybook.cli.unpriced import tell_unpriced, unpriced
 from tallybook.cli.when import instant
 from tallybook.clock import now_s
 from tallybook.errors import CommandFailed
 from tallybook.kinds import KINDS
+from tallybook.timegrid import COST_WIDTHS, floor_s
 
 export = cyclopts.App(name="export", help="Write costs or usage to a file for other programs.")
 
@@ -41,7 +43,7 @@ def costs(
 ) -> None:
     """Write charges as FOCUS, the format of cloud bills, or as the CSV that OpenAI's dashboard exports.
 
-    A file that is not whole is not left behind.
+    A file that is not whole is not left behind. Usage without a price is in no row; it is named at the end.
 
     Example: tallybook export costs --from 2026-01-01 --to 2026-02-01 --output january.parquet
 
@@ -104,8 +106,13 @@ def _export(
         for piece in client.stream(path, **parameters):
             file.write(piece)
             progress.advance(task, len(piece))
+        start_s = floor_s(
+            parameters["start_time"], COST_WIDTHS[parameters.get("bucket_width", "1d")].seconds
+        )  # the first period is whole
+        missing = unpriced(client, start_s, parameters["end_time"]) if path == "costs/export" else []
     if output:
         errors().print(f"Wrote {output}, {int(progress.tasks[task].completed):,} bytes.", markup=False)
+    tell_unpriced(missing, start_s)
 
 
 @contextmanager

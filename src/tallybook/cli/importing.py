@@ -17,6 +17,7 @@ from tallybook.cli.formats import FIELDS, FORMATS
 from tallybook.cli.reading import NOTES_SHOWN, OUTCOMES, Line, Reader, Result
 from tallybook.cli.rows import find, rows
 from tallybook.cli.target import Client, Target, connect
+from tallybook.cli.unpriced import Grown
 from tallybook.clock import now_ms
 from tallybook.errors import CommandFailed
 from tallybook.event import Record
@@ -84,6 +85,7 @@ def import_(
     try:
         with client as server, _progress() as progress:
             task = progress.add_task("", total=sum(file.size_bytes for file in found) or None, events=0)
+            grown = Grown(server) if server else None
 
             def lines() -> Iterator[Line]:
                 for file in found:
@@ -99,6 +101,8 @@ def import_(
                 if not isinstance(sys.exception(), KeyboardInterrupt):  # who breaks it off does not wait
                     taker.settle()
             progress.update(task, events=result.sent)
+            if grown:
+                grown.tell()
     except KeyboardInterrupt:
         Console(stderr=True).print("Broken off. Import it again: what is stored is recognised.", highlight=False)
         raise

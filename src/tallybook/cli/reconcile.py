@@ -1,6 +1,6 @@
 """``tallybook reconcile``: what was recorded here beside what providers say, by day and line item."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
@@ -11,6 +11,7 @@ from tallybook.cli.amounts import aligned, shown
 from tallybook.cli.report import Column, Json, Row, Where, add_column, errors, print_csv, print_json, rows_of
 from tallybook.cli.target import Client, Target, connect
 from tallybook.cli.terminal import cell, console
+from tallybook.cli.unpriced import tell_unpriced, unpriced
 from tallybook.cli.when import instant, show
 from tallybook.clock import now_s
 from tallybook.errors import CommandFailed
@@ -65,6 +66,7 @@ def reconcile(
             name: list(client.pages("reconciliation", provider=name, **parameters))
             for name in ([provider] if provider else _read(client))
         }
+        missing = [entry for name, buckets in found.items() for entry in _missing(client, name, buckets, parameters)]
     if differing:
         for bucket in (bucket for buckets in found.values() for bucket in buckets):
             bucket["results"] = [result for result in bucket["results"] if _differs(result)]
@@ -76,6 +78,24 @@ def reconcile(
     else:
         for name, buckets in found.items():
             _print_table(name, buckets, [field for field in group_by.split(",") if field])
+    tell_unpriced(missing, min((entry["since"] for entry in missing), default=0))
+
+
+def _missing(
+    client: Client, provider: str, buckets: list[dict[str, Any]], asked: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Return unpriced usage of the line items that are in a provider's book of what was recorded."""
+    if not buckets:
+        return []
+    projects = {name: value for name, value in asked.items() if name == "project_ids"}
+    found = unpriced(client, buckets[0]["start_time"], buckets[-1]["end_time"], projects)
+    if not found:
+        return []
+    pages = client.pages("reconciliation", provider=provider, **{**asked, "group_by": "line_item"})
+    recorded = {
+        result["line_item"] for row in pages for result in row["results"] if result["recorded"]["quantity"] is not None
+    }
+    return [entry for entry in found if entry["line_item"].removeprefix(f"{provider}/") in recorded]
 
 
 def _projects(where: Sequence[str]) -> list[str]:

@@ -21,11 +21,12 @@ from tallybook.prices.book import Listed, PriceBook
 from tallybook.prices.file import counted_as
 from tallybook.routes.context import Context, answer, authorize, context, typed_body
 from tallybook.routes.lists import list_answer, parse_list, unknown_after
-from tallybook.routes.single import Instant, choice, instant, single, window
-from tallybook.store.protocol import Batch, DayChange, Rerating, Unpriced
-from tallybook.timegrid import DAY_S, INSTANT_MAX_S, floor_s
+from tallybook.routes.single import Instant, instant, single
+from tallybook.store.protocol import TOLD_APART, Batch, DayChange, Rerating, Unpriced
+from tallybook.timegrid import DAY_S, INSTANT_MAX_S, buckets, floor_s
+from tallybook.wire.headers import unpriced_link
 from tallybook.wire.pages import number, render_costs
-from tallybook.wire.params import COSTS, parse
+from tallybook.wire.params import COSTS, UnpricedRequest, parse, parse_unpriced
 
 _PRICES_BYTES_MAX: Final = 16 * 1024 * 1024
 
@@ -43,7 +44,8 @@ async def costs(request: Request) -> Response:
     """Answer what usage cost."""
     key = authorize(request, Scope.READ)
     app = context(request)
-    page = parse(COSTS, request.query_params.multi_items(), key.organization_id, now_s() + 1, app.settings.rows_max)
+    given = request.query_params.multi_items()
+    page = parse(COSTS, given, key.organization_id, now_s() + 1, app.settings.rows_max)
 
     def read() -> bytes:
         with app.metrics.query_s.labels("costs").time():
@@ -51,21 +53,33 @@ async def costs(request: Request) -> Response:
         return render_costs(page, rows, fields=app.settings.line_item_names == "fields")
 
     body = await to_thread.run_sync(read, limiter=app.queries)
-    return Response(body, media_type="application/json")
+    selecting = [(name, value) for name, value in given if name.removesuffix("[]") in ("group_by", *COSTS.filters)]
+    headers = unpriced_link(page.query.start_s, page.query.end_s, selecting)
+    return Response(body, media_type="application/json", headers=headers)
 
 
 async def unpriced(request: Request) -> Response:
-    """List what was used and has no price."""
+    """List usage without a price."""
     key = authorize(request, Scope.READ)
     app = context(request)
-    now = now_s() + 1
-    given = single(request.query_params.multi_items(), ("start_time", "end_time", "count_events"))
-    start_s, end_s = window(given, now)
-    counts = choice(given, "count_events", ("true", "false")) == "true"
-    read = partial(app.store.unpriced, key.organization_id, start_s, end_s, now, counts=counts)
+    parameters = request.query_params.multi_items()
+    asked = parse_unpriced(parameters, key.organization_id, now_s() + 1, app.settings.rows_max)
+    read = partial(app.store.unpriced, asked.query, counts=asked.counts)
     found = await to_thread.run_sync(read, limiter=app.queries)
     fields = app.settings.line_item_names == "fields"
-    return answer({"object": "list", "data": [_unpriced(row, fields=fields) for row in found], "has_more": False})
+    data = [_more(row, asked) | _unpriced(row, fields=fields) for row in found]
+    return answer({"object": "list", "data": data, "has_more": False})
+
+
+def _more(row: Unpriced, asked: UnpricedRequest) -> dict[str, object]:
+    """Return the fields an entry has only where they were asked for: its bucket, and who used it."""
+    query = asked.query
+    names = (name for name in query.group_by if name not in TOLD_APART)
+    more: dict[str, object] = dict(zip(names, row.group, strict=True))
+    if asked.has_buckets:
+        ((_, end_s),) = buckets(row.bucket_s, query.end_s, query.width_s, limit=1)
+        more |= {"start_time": row.bucket_s, "end_time": end_s}
+    return more
 
 
 def _unpriced(row: Unpriced, *, fields: bool) -> dict[str, object]:

@@ -1,10 +1,11 @@
 """Exports: charges as FOCUS or as OpenAI's dashboard has them, raw events to be imported again; streamed."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import chain, islice
-from typing import Final, Literal, cast
+from types import MappingProxyType
+from typing import Final, cast
 
 import pyarrow as pa
 from anyio import to_thread
@@ -31,6 +32,7 @@ from tallybook.store.charges import DETAILS
 from tallybook.store.level_rates import LEVEL
 from tallybook.store.protocol import CostRow, Line
 from tallybook.timegrid import COST_WIDTHS, floor_s
+from tallybook.wire.headers import unpriced_link
 
 _FORMATS: Final = ("csv", "parquet")
 _WIDTHS: Final = ("1d", "1h")
@@ -57,9 +59,9 @@ async def costs_export(request: Request) -> Response:
     else:
         version = name.removeprefix("focus-")
         columns, batches = schema(version), focus_batches(charges, version)
-    return _answer(
-        app, f"costs-{name}", start_s, end_s, batches, columns, cast("Format", choice(given, "format", _FORMATS))
-    )
+    format_ = cast("Format", choice(given, "format", _FORMATS))
+    link = unpriced_link(floor_s(start_s, width_s), end_s)
+    return _answer(app, f"costs-{name}", start_s, end_s, batches, columns, format_, link)
 
 
 async def usage_export(request: Request) -> Response:
@@ -151,7 +153,8 @@ def _answer(
     end_s: int,
     batches: Iterable[pa.RecordBatch],
     columns: pa.Schema,
-    format_: Literal["csv", "parquet"],
+    format_: Format,
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Response:
     async def pieces() -> AsyncIterator[bytes]:
         file = stream(batches, columns, format_)
@@ -167,7 +170,9 @@ def _answer(
     first, last = (datetime.fromtimestamp(instant, UTC).strftime("%Y-%m-%d") for instant in (start_s, end_s - 1))
     file = f"tallybook-{name}-{first}-{last}.{format_}"
     return StreamingResponse(
-        pieces(), media_type=CONTENT_TYPES[format_], headers={"content-disposition": f'attachment; filename="{file}"'}
+        pieces(),
+        media_type=CONTENT_TYPES[format_],
+        headers={"content-disposition": f'attachment; filename="{file}"', **headers},
     )
 
 

@@ -245,12 +245,10 @@ class DuckStore:
         """See `Store.rate`."""
         return self._rates.get(rate_id)
 
-    def unpriced(
-        self, organization_id: str, start_s: int, end_s: int, now_s: int, *, counts: bool = True
-    ) -> list[Unpriced]:
+    def unpriced(self, query: Query, *, counts: bool = True) -> list[Unpriced]:
         """See `Store.unpriced`."""
         with self._snapshot() as snapshot:
-            return unpriced(snapshot, self._rates, organization_id, start_s, end_s, now_s, counts=counts)
+            return unpriced(snapshot, self._rates, query, counts=counts)
 
     def rerate(self, organization_id: str, day_s: int, book: Book, now_ms: int, *, dry_run: bool) -> DayChange:
         """See `Store.rerate`."""

@@ -167,6 +167,10 @@ class CostRow(NamedTuple):
     rate_id: int = 0
 
 
+TOLD_APART: Final = ("kind", "model", "service_tier", "batch", "line_item")
+"""What unpriced usage is always told apart by, grouped or not: a price depends on it."""
+
+
 class Unpriced(NamedTuple):
     """Usage without a price.
 
@@ -175,6 +179,8 @@ class Unpriced(NamedTuple):
         until_s: the last, likewise.
         quantity: how much, in the part's unit.
         events: how many events; None where not all are kept.
+        bucket_s: start of its bucket, Unix seconds.
+        group: the dimensions that were asked for, in that order, but for `TOLD_APART`.
     """
 
     kind: str
@@ -186,6 +192,8 @@ class Unpriced(NamedTuple):
     until_s: int
     quantity: Decimal | int
     events: int | None
+    bucket_s: int
+    group: tuple[str | bool | None, ...]
 
 
 class LineChange(NamedTuple):
@@ -449,21 +457,17 @@ class Store(Protocol):
         """Return a rate by its number, None for those without prices of their own."""
         ...
 
-    def unpriced(
-        self, organization_id: str, start_s: int, end_s: int, now_s: int, *, counts: bool = True
-    ) -> list[Unpriced]:
-        """Return usage in a window that has no price, the most frequent first; what is held counts until now.
+    def unpriced(self, query: Query, *, counts: bool = True) -> list[Unpriced]:
+        """Return usage without a price, by bucket, the most frequent first; what is held counts until now.
 
         Args:
-            organization_id: whose.
-            start_s: start of the window, Unix seconds.
-            end_s: its end, exclusive.
-            now_s: the present.
+            query: the question, as it is asked of costs. Kind, model, tier, batch and part are always told apart.
             counts: count events, and tell the first and last to the second. It takes reading each of them; otherwise
                 what flowed is as where events are no longer kept.
 
         Raises:
-            InvalidRequest: the window begins or ends where that can no longer be told.
+            InvalidRequest: the window begins or ends where that can no longer be told; or there would be more rows
+                than the query allows.
         """
         ...
 

@@ -255,14 +255,23 @@ GROUP BY 1 ORDER BY 1""",
     )
 
 
-def unpriced_storage(organization_id: str, start_s: int, end_s: int) -> Statement:
-    """Return the statement for what was held without a price: first and last report, byte-milliseconds, reports."""
+def unpriced_storage(query: Query, names: tuple[str, ...]) -> Statement:
+    """Return the statement for what was held without a price, up to now.
+
+    Its rows: start of the bucket in Unix seconds, first and last report, byte-milliseconds, reports, dimensions.
+    """
+    selection, values = selection_of(query)
+    end_s = min(query.end_s, query.now_s)
+    edges = buckets(query.start_s, end_s, query.width_s, limit=2 + (end_s - query.start_s) // query.width_s)
+    groups = "".join(f", {group_column(name)}" for name in names)
     return Statement(
         f"""WITH {_REPORTS}
-SELECT min(from_ms) // 1000, max(from_ms) // 1000,
+SELECT start_s, min(from_ms) // 1000, max(from_ms) // 1000,
   sum(usage_bytes::HUGEINT * (least(to_ms, end_ms) - greatest(from_ms, start_ms))),
-  count(DISTINCT (vector_store_id, from_ms))
-FROM held JOIN priced ON from_ms < end_ms AND to_ms > start_ms
-WHERE usage_bytes > 0 AND amount IS NULL AND rate_id = 0""",
-        {"organization_id": organization_id, "starts": [start_s], "ends": [end_s], "until_s": end_s},
+  count(DISTINCT (vector_store_id, from_ms)){groups}
+FROM held AS series JOIN priced ON from_ms < end_ms AND to_ms > start_ms
+WHERE usage_bytes > 0 AND amount IS NULL AND rate_id = 0 AND {selection}
+GROUP BY ALL ORDER BY ALL
+LIMIT {query.rows_max + 1}""",
+        values | _values(query, edges),
     )

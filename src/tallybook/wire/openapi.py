@@ -6,7 +6,7 @@ from tallybook import __version__
 from tallybook.event import COUNT_MAX, TEXT_MAX
 from tallybook.kinds import DIMENSIONS, KINDS, Dimension, UsageKind
 from tallybook.parts import LINE_ITEM_MAX
-from tallybook.wire.params import COSTS, USAGE, Endpoint
+from tallybook.wire.params import COSTS, UNPRICED, USAGE, Endpoint
 from tallybook.wire.params import RECONCILIATION as RECONCILED
 from tallybook.wire.schemas import COUNT, INSTANT, INTEGER, OPTIONAL_AMOUNT, SCHEMAS, STRING, TEXT, Json, ref
 
@@ -174,6 +174,12 @@ def _costs() -> Json:
                 _plain_list("unpriced"),
                 parameters=[
                     *_WINDOW,
+                    _parameter(
+                        "bucket_width",
+                        {"type": "string", "enum": list(UNPRICED.widths)},
+                        "Entries by bucket, those of costs, with start_time and end_time. Absent: the window as it is.",
+                    ),
+                    *(one for one in _asked(UNPRICED) if one["name"] in ("group_by", *UNPRICED.filters)),
                     _parameter(
                         "count_events",
                         {"enum": ["true", "false"], "default": "true"},

@@ -7,7 +7,7 @@ other lists (line items, models) may.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -16,7 +16,7 @@ from tallybook.event import TEXT_MAX, nearest
 from tallybook.kinds import DIMENSIONS, KINDS, Dimension
 from tallybook.parts import LINE_ITEM_MAX
 from tallybook.query import Query
-from tallybook.timegrid import COST_WIDTHS, DAY_S, INSTANT_MAX_S, MINUTE_S, WIDTHS, Width, buckets, floor_s
+from tallybook.timegrid import ALL_S, COST_WIDTHS, DAY_S, INSTANT_MAX_S, MINUTE_S, WIDTHS, Width, buckets, floor_s
 from tallybook.wire.cursor import Cursor, read_cursor, write_cursor
 
 _INTEGER: Final = re.compile(r"-?\d{1,64}", re.ASCII)
@@ -35,6 +35,7 @@ class Endpoint:
         widths: bucket widths by name.
         is_aligned: the first bucket begins at the edge of the grid before the window's start, not at its minute.
         is_whole: the last bucket is whole as well, whenever the window ends.
+        fixed: its other parameters.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Endpoint:
     widths: Mapping[str, Width]
     is_aligned: bool = False
     is_whole: bool = False
+    fixed: tuple[str, ...] = _FIXED
 
 
 USAGE: Final = {
@@ -67,6 +69,18 @@ COSTS: Final = Endpoint(
     is_aligned=True,
 )
 """The reference has the first five to group by, and filters on projects, keys and line items; the rest is ours."""
+
+UNPRICED: Final = Endpoint(
+    "costs/unpriced",
+    COSTS.group_by,
+    COSTS.filters,
+    COST_WIDTHS,
+    is_aligned=True,
+    fixed=("start_time", "end_time", "bucket_width", "group_by", "count_events"),
+)
+"""What the amounts of a question about costs leave out is asked for with the same parameters."""
+_BUCKETS_MAX: Final = 10_000
+"""Buckets of an answer that has no pages: a week by the minute, a year by the hour, 27 years by the day."""
 
 RECONCILIATION: Final = Endpoint(
     "reconciliation",
@@ -118,11 +132,7 @@ def parse(
     start_s = _start(given, now_s)
     end_s = _end(given, start_s)
     group_by = _group_by(given, endpoint)
-    filters = {
-        dimension.name: _filter(given[name], name, dimension)
-        for name, dimension in endpoint.filters.items()
-        if name in given
-    }
+    filters = _filters(given, endpoint)
     limit = _limit(given, width)
     question = msgspec.json.encode(
         [organization_id, endpoint.name, start_s, end_s, width.name, group_by, sorted(filters.items())]
@@ -150,8 +160,63 @@ def parse(
     )
 
 
+class UnpricedRequest(NamedTuple):
+    """A question about usage without a price.
+
+    Attributes:
+        query: the question.
+        has_buckets: whether a width was asked for; otherwise the window is one bucket, to the second.
+        counts: whether events are to be counted.
+    """
+
+    query: Query
+    has_buckets: bool
+    counts: bool
+
+
+def parse_unpriced(
+    parameters: Iterable[tuple[str, str]], organization_id: str, now_s: int, rows_max: int
+) -> UnpricedRequest:
+    """Return what a request for unpriced usage asks; see `parse`. All buckets are in one answer.
+
+    Raises:
+        InvalidRequest: naming the parameter.
+    """
+    given = _gather(UNPRICED, parameters)
+    counts = _one(given, "count_events") or "true"
+    if counts not in ("true", "false"):
+        raise _unsupported("count_events", counts, ("true", "false"))
+    start_s = _instant(given, "start_time") or 0
+    end_s = _end(given, start_s)
+    if end_s is None:
+        end_s = now_s
+        if start_s >= now_s:
+            raise _invalid("end_time", f"it is absent, and now ({now_s}) is not after start_time {start_s}.")
+    has_buckets = "bucket_width" in given
+    width_s = _width(given, UNPRICED).seconds if has_buckets else ALL_S
+    if has_buckets:
+        start_s = floor_s(start_s, min(width_s, DAY_S))
+    if (count := -((start_s - end_s) // width_s)) > _BUCKETS_MAX:
+        raise _invalid(
+            "bucket_width",
+            f"{given['bucket_width'][0]!r} makes {count} buckets of this window, above the maximum of {_BUCKETS_MAX}. "
+            "Give a wider one, or a later start_time.",
+        )
+    group_by, filters = _group_by(given, UNPRICED), _filters(given, UNPRICED)
+    query = Query(organization_id, start_s, end_s, width_s, now_s, group_by, filters, rows_max)
+    return UnpricedRequest(query, has_buckets, counts == "true")
+
+
+def _filters(given: dict[str, list[str]], endpoint: Endpoint) -> dict[str, tuple[str | bool, ...]]:
+    return {
+        dimension.name: _filter(given[name], name, dimension)
+        for name, dimension in endpoint.filters.items()
+        if name in given
+    }
+
+
 def _gather(endpoint: Endpoint, parameters: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    known = (*_FIXED, *endpoint.filters)
+    known = (*endpoint.fixed, *endpoint.filters)
     given: dict[str, list[str]] = {}
     for sent, value in parameters:
         name = sent.removesuffix("[]")

@@ -86,6 +86,12 @@ SCHEMAS: Final[Json] = {
             "quantity": {"type": "number"},
             "quantity_unit": {"type": ["string", "null"]},
             "events": {"type": ["integer", "null"], "description": "Null where not all are kept any more, or counted."},
+            **{
+                name: {"type": ["string", "null"], "description": "Present where grouped by it."}
+                for name in ("project_id", "user_id", "api_key_id", "api_source")
+            },
+            "start_time": INTEGER | {"description": "Start of the bucket; present with a bucket_width."},
+            "end_time": INTEGER | {"description": "Its end, exclusive."},
         },
     },
     "price": {
