@@ -218,6 +218,14 @@ def test_a_line_of_the_operator_prices_a_subscription_and_no_other_does(
     assert cost(book, OCTOBER, model="n", service_tier="subscription") == "3"
 
 
+def test_a_factor_says_what_a_subscription_would_cost_at_list_prices(tmp_path_factory: pytest.TempPathFactory) -> None:
+    text = "provider,service_tier,factor\nanthropic,subscription,1\n"
+    book = load(tmp_path_factory.mktemp("data"), text)
+    assert cost(book, OCTOBER, model="claude-opus-5", service_tier="subscription") == "5"
+    assert cost(book, OCTOBER, model="claude-opus-5") == "5"
+    assert cost(book, OCTOBER, model="gpt-5", service_tier="subscription") == "0"
+
+
 def test_an_image_whose_tokens_are_recorded_is_charged_once(book: PriceBook) -> None:
     dimensions = {"model": "gpt-image-1", "size": "1024x1024", "quality": "tokens", "service_tier": None}
     (_, prices), *_ = book.classes("images", {**dimensions, "batch": False}, 1_793_059_200_000)

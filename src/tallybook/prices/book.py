@@ -249,7 +249,10 @@ class PriceBook:
         return [(above, self._discounted(kind, prices, as_sold, instant_ms)) for above, prices in found]
 
     def _subscribed(self, kind: str, dimensions: Dimensions, instant_ms: int) -> Classes:
-        """Return the prices of what a subscription covers: nothing, unless the operator's file prices that tier."""
+        """Return the prices of what a subscription covers: nothing, unless the operator's file prices that tier.
+
+        It may have prices of its own for it, or a factor: what the subscription saves, for a rating that is only tried.
+        """
         model = dimensions["model"]
         assert model is None or isinstance(model, str)
         entries = [
@@ -264,7 +267,12 @@ class PriceBook:
             best = max(entry.likeness(model) for entry in entries)
             closest = [entry for entry in entries if entry.likeness(model) == best]
             return self._of(self._operator, kind, closest, dimensions, instant_ms, 0)
-        return [(-1, {part.name: _nothing(part) for part in PARTS_OF[kind] if not part.is_optional})]
+        nothing = {part.name: _nothing(part) for part in PARTS_OF[kind] if not part.is_optional}
+        if not any(entry.conditions.get("service_tier") == SUBSCRIPTION for entry in self._operator.factors[kind]):
+            return [(-1, nothing)]
+        standard = self.classes(kind, {**dimensions, "service_tier": None}, instant_ms)
+        found = self._by_factor(self._operator, kind, "service_tier", standard, dimensions, instant_ms)
+        return found or [(-1, nothing)]
 
     def _written(
         self, file: _File, kind: str, dimensions: Dimensions, instant_ms: int, likes: int
