@@ -93,7 +93,9 @@ UNITS = {
     "GiB-day": GIB * DAY_MS,
 }
 """How many of what is counted a unit holds; storage counts bytes times milliseconds."""
-CONDITIONS = ("service_tier", "batch", "size", "quality", "context_level")
+CONDITIONS = ("service_tier", "batch", "size", "quality", "context_level", "inference_geo")
+UNKNOWN_TO_USAGE = ("quality", "inference_geo")
+"""Dimensions that prices depend on and the usage API does not have."""
 
 
 @dataclass(frozen=True)
@@ -289,11 +291,12 @@ class CostBook:
 
     def post(self, event: Event) -> str:
         """Take one event; what the receipt must count it as: accepted, duplicates, conflicts or rejected."""
-        facts = normalise({name: value for name, value in event.items() if name != "quality"})
+        facts = normalise({name: value for name, value in event.items() if name not in UNKNOWN_TO_USAGE})
         if facts is None:
             return "rejected"
         cost = event.get("cost")
-        facts |= {"quality": event.get("quality"), "cost": None if cost is None else Decimal(str(cost["value"]))}
+        facts |= {name: event.get(name) for name in UNKNOWN_TO_USAGE}
+        facts["cost"] = None if cost is None else Decimal(str(cost["value"]))
         if facts["id"] is not None:
             first = self._first.setdefault((facts["kind"], facts["id"], facts["ms"]), facts)
             if first is not facts:

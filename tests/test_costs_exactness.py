@@ -84,6 +84,7 @@ COLUMNS = (
     "size",
     "quality",
     "context_level",
+    "inference_geo",
     "unit",
     "price",
     "free",
@@ -160,6 +161,8 @@ def conditions(draw: st.DrawFn, kind: str | None) -> list[dict[str, str]]:
     columns: dict[str, Sequence[str]] = {}
     if kind is None or kind in RUN_KINDS:
         columns = {"service_tier": TIERS, "batch": ("true", "false")}
+    if kind in {"completions", "decisions"}:
+        columns["inference_geo"] = ("us", "eu")
     if kind == "images":
         columns |= {"size": ("1024x1024", "auto"), "quality": ("hd",)}
     if kind == "web_search_calls":
@@ -262,6 +265,8 @@ def charged_events(draw: st.DrawFn, kinds: Sequence[str]) -> Event:
             event["service_tier"] = draw(st.sampled_from([*TIERS, "scale"]))
     if kind == "images":
         event |= draw(st.fixed_dictionaries({}, optional={"quality": st.sampled_from(["hd", "standard"])}))
+    if kind in {"completions", "decisions"}:
+        event |= draw(st.fixed_dictionaries({}, optional={"inference_geo": st.sampled_from(["us", "eu", "jp"])}))
     counts = st.sampled_from([0, 1, 3, 1_000_003])
     match kind:
         case "completions" | "decisions":

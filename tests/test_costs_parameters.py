@@ -435,7 +435,7 @@ class TestPrices:
         assert body["book"]["sources"]
         assert all(set(source) >= {"name", "version", "entries"} for source in body["book"]["sources"])
         fields = "object provider model kind counted service_tier batch above_input_tokens size quality context_level"
-        fields += " unit price free from until source checked"
+        fields += " inference_geo hours unit price free from until source checked"
         for entry in body["data"]:
             assert set(entry) == set(fields.split())
             assert entry["object"] == "organization.costs.price"

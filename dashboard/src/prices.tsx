@@ -142,6 +142,8 @@ interface Price {
   size: string | null;
   quality: string | null;
   context_level: string | null;
+  inference_geo: string | null;
+  hours: string | null;
   free: number | null;
   unit: string;
   price: number;
@@ -165,7 +167,17 @@ async function used(signal: AbortSignal): Promise<string[]> {
   return series.flatMap(({ names: [name] }) => (name ? [name] : []));
 }
 
-function conditions({ service_tier, batch, above_input_tokens, size, quality, context_level, free }: Price): string {
+function conditions({
+  service_tier,
+  batch,
+  above_input_tokens,
+  size,
+  quality,
+  context_level,
+  inference_geo,
+  hours,
+  free,
+}: Price): string {
   return [
     service_tier,
     batch === null ? null : batch ? "batch" : "no batch",
@@ -173,6 +185,8 @@ function conditions({ service_tier, batch, above_input_tokens, size, quality, co
     size,
     quality,
     context_level,
+    inference_geo === null ? null : `run in ${inference_geo}`,
+    hours,
     free === null ? null : `${COUNT.format(free)} GiB free`,
   ]
     .filter(Boolean)

@@ -45,6 +45,7 @@ DIMENSIONS: Final[Mapping[str, Dimension]] = {
         Dimension("vector_store_id", "vector_store_ids", "vector store"),
         Dimension("context_level", "context_levels", "search context size", ("low", "medium", "high")),
         Dimension("quality", None, "quality of the images, which their price depends on"),
+        Dimension("inference_geo", None, "where the model had to run, if that changes the price"),
     )
 }
 
@@ -129,7 +130,7 @@ def _token_kind(name: str) -> UsageKind:
         name,
         name,
         (*TOKEN_MEASURES, "num_model_requests"),
-        dimensions,
+        (*dimensions, "inference_geo"),
         dimensions,
         counts=("num_model_requests",),
     )

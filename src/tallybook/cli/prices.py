@@ -43,6 +43,8 @@ _SAME: Final = (
     "size",
     "quality",
     "context_level",
+    "inference_geo",
+    "hours",
     "unit",
 )
 """What a price is for: fields in which two prices of the same thing agree."""
@@ -268,6 +270,10 @@ def _conditions(entry: dict[str, Any]) -> Iterator[str]:
             yield f"{name} {entry[name]}"
     if entry["context_level"]:
         yield f"{entry['context_level']} context"
+    if entry["inference_geo"]:
+        yield f"run in {entry['inference_geo']}"
+    if entry["hours"]:
+        yield str(entry["hours"])
     if entry["free"]:
         yield f"beyond {digits(entry['free'])} GiB"
 

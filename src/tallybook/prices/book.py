@@ -5,7 +5,8 @@
 3. the library: list prices of the providers
 
 The first source that has prices for a kind of usage and a model is the only one for them: prices of one model are never
-put together from two. Where a price is missing nothing is made up.
+put together from two. Where a price is missing nothing is made up. The operator's file is asked for the name an event
+has; then all are asked for the model it stands for (see `tallybook.spelling.offer`).
 """
 
 import hashlib
@@ -21,14 +22,15 @@ from typing import Final, NamedTuple
 from tallybook.errors import CommandFailed
 from tallybook.kinds import KINDS, UsageKind
 from tallybook.money import SCALE
-from tallybook.parts import PARTS, PARTS_OF
+from tallybook.parts import PARTS, PARTS_OF, Part
 from tallybook.prices import library as lists
-from tallybook.prices.file import Entry, read, standard_tier
-from tallybook.prices.library import Classes, Library
+from tallybook.prices.file import SUBSCRIPTION, Entry, read, standard_geo, standard_tier
+from tallybook.prices.library import Classes, Found, Library
 from tallybook.rate import UNITS, Price, Rate, Rule
+from tallybook.spelling import Offer, offer
 from tallybook.timegrid import DAY_S
 
-PRICE_DIMENSIONS: Final = ("model", "service_tier", "batch", "size", "quality", "context_level")
+PRICE_DIMENSIONS: Final = ("model", "service_tier", "batch", "size", "quality", "context_level", "inference_geo")
 """What a price may depend on, besides the instant and the number of input tokens."""
 _DAY_MS: Final = DAY_S * 1000
 _LIKE_MAX: Final = 4
@@ -60,6 +62,8 @@ class Listed(NamedTuple):
     size: str | None
     quality: str | None
     context_level: str | None
+    inference_geo: str | None
+    hours: str | None
     unit: str
     price: Decimal
     free: Decimal | None
@@ -121,6 +125,9 @@ class PriceBook:
             if instant is not None and instant % _DAY_MS
         }
         self._instants = sorted(instants)
+        entries = (*self._operator.entries, *self._built_in.entries)
+        self._hourly = [entry for entry in entries if entry.hours]
+        self._likes = [entry for entry in entries if entry.like]
         self._remembered: dict[tuple[object, ...], tuple[Rule, ...]] = {}
 
     @property
@@ -181,19 +188,23 @@ class PriceBook:
     def _changes(self, model: str | bool | None, day_ms: int) -> list[int]:
         """Return when on a day prices may change, its start first."""
         within = {instant for instant in self._instants if day_ms < instant < day_ms + _DAY_MS}
-        if self._library and isinstance(model, str):
-            for name in self._names(model):
-                if found := self._library.find(name):
-                    within |= {day_ms + time_ms for time_ms in lists.times_of_day_ms(found[1])}
+        names: list[str | None] = [*self._names(model)] if isinstance(model, str) else [None]
+        for name in names:
+            if name and self._library and (found := self._library.find(offer(name))):
+                within |= {day_ms + time_ms for time_ms in lists.times_of_day_ms(found[1])}
+        for hours in {entry.hours for entry in self._hourly if any(entry.likeness(name) for name in names)}:
+            within |= hours.changes_ms(day_ms) if hours else set()
         return sorted(within | {day_ms})
 
     def _names(self, model: str) -> Iterator[str]:
-        """Yield a model and those it is, or was, priced like."""
-        names = [model]
+        """Yield a model, what it is called by its provider, and those it is, or was, priced like."""
+        offered = offer(model)
+        names = [model] if not offered or not offered.is_own else list(dict.fromkeys((model, offered.model)))
         for _ in range(_LIKE_MAX):
             yield from names
-            entries = (*self._operator.entries, *self._built_in.entries)
-            names = [entry.like for entry in entries if entry.like and any(entry.likeness(name) > 1 for name in names)]
+            names = [
+                entry.like for entry in self._likes if entry.like and any(entry.likeness(name) > 1 for name in names)
+            ]
 
     def _rate(self, kind: str, prices: Mapping[str, Price], above: int = -1) -> Rate | None:
         found = []
@@ -220,14 +231,48 @@ class PriceBook:
         """
         model = dimensions["model"]
         assert model is None or isinstance(model, str)
+        if dimensions.get("service_tier") == SUBSCRIPTION:
+            return self._subscribed(kind, dimensions, instant_ms)
         named, general = self._written(self._operator, kind, dimensions, instant_ms, likes)
+        offered = offer(model) if model else None
+        as_sold = _as_sold(dimensions, offered)
+        if not named and as_sold != dimensions:
+            named, _ = self._written(self._operator, kind, as_sold, instant_ms, likes)
         if found := named or general:
             return found
-        named, general = self._written(self._built_in, kind, dimensions, instant_ms, likes)
-        found = named or _with_price(kind, self._listed(kind, dimensions, instant_ms)) or general
+        named, general = self._written(self._built_in, kind, as_sold, instant_ms, likes)
+        if offered and offered.provider:  # a prefix and a model that do not belong together prove nothing
+            named = [each for each in named if all(price.provider == offered.provider for price in each[1].values())]
+        found = named or _with_price(kind, self._listed(kind, as_sold, offered, instant_ms)) or general
         if is_list:
             return found
-        return [(above, self._discounted(kind, prices, dimensions, instant_ms)) for above, prices in found]
+        return [(above, self._discounted(kind, prices, as_sold, instant_ms)) for above, prices in found]
+
+    def _subscribed(self, kind: str, dimensions: Dimensions, instant_ms: int) -> Classes:
+        """Return the prices of what a subscription covers: nothing, unless the operator's file prices that tier.
+
+        It may have prices of its own for it, or a factor: what the subscription saves, for a rating that is only tried.
+        """
+        model = dimensions["model"]
+        assert model is None or isinstance(model, str)
+        entries = [
+            entry
+            for entry in self._operator.priced(kind, model)
+            if entry.conditions.get("service_tier") == SUBSCRIPTION
+            and entry.is_in_force(instant_ms)
+            and entry.holds(dimensions)
+            and entry.likeness(model)
+        ]
+        if entries:
+            best = max(entry.likeness(model) for entry in entries)
+            closest = [entry for entry in entries if entry.likeness(model) == best]
+            return self._of(self._operator, kind, closest, dimensions, instant_ms, 0)
+        nothing = {part.name: _nothing(part) for part in PARTS_OF[kind] if not part.is_optional}
+        if not any(entry.conditions.get("service_tier") == SUBSCRIPTION for entry in self._operator.factors[kind]):
+            return [(-1, nothing)]
+        standard = self.classes(kind, {**dimensions, "service_tier": None}, instant_ms)
+        found = self._by_factor(self._operator, kind, "service_tier", standard, dimensions, instant_ms)
+        return found or [(-1, nothing)]
 
     def _written(
         self, file: _File, kind: str, dimensions: Dimensions, instant_ms: int, likes: int
@@ -272,27 +317,48 @@ class PriceBook:
                 else self._tiered(kind, entry.as_price(), entry, dimensions, instant_ms)
                 for part, entry in chosen.items()
             }
-            classes.append((threshold, prices))
+            classes.append((threshold, {part: price for part, price in prices.items() if price}))
         return classes
 
-    def _tiered(self, kind: str, price: Price, entry: Entry, dimensions: Dimensions, instant_ms: int) -> Price:
-        """Return a price of our own file for a tier or batch the line does not speak of."""
-        for aspect in _aspects(dimensions).keys() - entry.conditions.keys():
-            for file in (self._operator, self._built_in):
-                if (factor := self._factor(file, kind, aspect, price, dimensions, instant_ms)) is not None:
-                    price = _times(price, factor)
-                    break
+    def _tiered(self, kind: str, price: Price, entry: Entry, dimensions: Dimensions, instant_ms: int) -> Price | None:
+        """Return a price of our own file for a tier, batch or place the line does not speak of, None if it is unknown.
+
+        What is not counted in tokens costs the same in every one, and what is free is free.
+        """
+        aspects = (*_aspects(dimensions), *_place(dimensions))
+        for aspect in (aspect for aspect in aspects if aspect not in entry.conditions):
+            factors = (
+                self._factor(file, kind, aspect, price, dimensions, instant_ms)
+                for file in (self._operator, self._built_in)
+            )
+            factor = next((factor for factor in factors if factor is not None), None)
+            if factor is None and price.value and PARTS[price.part].measured == "token":
+                return None
+            price = price if factor is None else _times(price, factor)
         return price
 
-    def _listed(self, kind: str, dimensions: Dimensions, instant_ms: int) -> Classes:
+    def _listed(self, kind: str, dimensions: Dimensions, offered: Offer | None, instant_ms: int) -> Classes:
         """Return the library's prices; for a tier or batch it has none for, the standard ones by a known factor."""
-        model = dimensions["model"]
-        if not self._library or not isinstance(model, str) or not (found := self._library.find(model)):
+        if not self._library or not (found := self._library.find(offered)):
             return []
         provider, info = found
-        # What is not counted in tokens costs the same in every tier.
-        aspects = _aspects(dimensions) if any(part.measured == "token" for part in PARTS_OF[kind]) else {}
         standard = lists.prices(provider, info, instant_ms) or []
+        # What is not counted in tokens costs the same in every tier.
+        if not any(part.measured == "token" for part in PARTS_OF[kind]):
+            return standard
+        classes = self._in_tier(kind, found, standard, dimensions, instant_ms)
+        return self._placed(kind, classes, dimensions, instant_ms) if _place(dimensions) else classes
+
+    def _in_tier(
+        self,
+        kind: str,
+        found: Found,
+        standard: Classes,
+        dimensions: Dimensions,
+        instant_ms: int,
+    ) -> Classes:
+        provider, info = found
+        aspects = _aspects(dimensions)
         if not aspects:
             return standard
         ((aspect, value),) = aspects.items()
@@ -302,6 +368,21 @@ class PriceBook:
         if own is None and listed is not None:
             return listed
         return own or self._by_factor(self._built_in, kind, aspect, standard, dimensions, instant_ms) or []
+
+    def _placed(self, kind: str, classes: Classes, dimensions: Dimensions, instant_ms: int) -> Classes:
+        """Return prices of what had to run in one place: of tokens only those that a file says a factor for."""
+        placed = []
+        for above, prices in classes:
+            changed = {part: price for part, price in prices.items() if PARTS[part].measured != "token"}
+            for part in prices.keys() - changed.keys():
+                factors = (
+                    self._factor(file, kind, "inference_geo", prices[part], dimensions, instant_ms)
+                    for file in (self._operator, self._built_in)
+                )
+                if (factor := next((factor for factor in factors if factor is not None), None)) is not None:
+                    changed[part] = _times(prices[part], factor)
+            placed.append((above, changed))
+        return placed
 
     def _by_factor(
         self, file: _File, kind: str, aspect: str, standard: Classes, dimensions: Dimensions, instant_ms: int
@@ -328,7 +409,7 @@ class PriceBook:
         fitting = [
             entry
             for entry in file.factors[kind]
-            if (aspect in entry.conditions if aspect else not entry.conditions.keys() & {"service_tier", "batch"})
+            if (aspect in entry.conditions if aspect else not entry.conditions.keys() & _ASPECTS)
             and entry.counted in ("", price.part)
             and entry.provider in ("", price.provider)
             and entry.is_in_force(instant_ms)
@@ -392,7 +473,10 @@ class PriceBook:
                 values.add(True)
             if name == "service_tier" and self._library:
                 values |= {
-                    tier for known in names if (found := self._library.find(known)) for tier in lists.tiers(found[1])
+                    tier
+                    for known in names
+                    if (found := self._library.find(offer(known)))
+                    for tier in lists.tiers(found[1])
                 }
             choices[name] = [None, *sorted(values, key=str)] if name in kind.dimensions else [None]
         for values_of in product(*choices.values()):
@@ -409,18 +493,44 @@ class PriceBook:
                     yield _listed(kind, model.id, {}, above, price)
 
 
+def _as_sold(dimensions: Dimensions, offered: Offer | None) -> Dimensions:
+    """Return dimensions with a model's own name, if its provider serves it, and the tier that the name says."""
+    if not offered or not offered.is_own:
+        return dimensions
+    model, named = dimensions["model"], {"model": offered.model}
+    if isinstance(model, str) and model.lower() == offered.model:
+        return dimensions
+    if offered.service_tier and standard_tier(dimensions.get("service_tier")) == "default":
+        named["service_tier"] = offered.service_tier
+    return {**dimensions, **named}
+
+
 def _with_price(kind: str, classes: Classes) -> Classes:
     """Return classes if anything of the kind has a price in them."""
     parts = {part.name for part in PARTS_OF[kind]}
     return classes if any(parts & prices.keys() for _, prices in classes) else []
 
 
+_ASPECTS: Final = frozenset({"service_tier", "batch", "inference_geo"})
+"""Conditions of a factor that say what it is a factor for; one without them is a discount or a mark-up."""
+
+
+def _place(dimensions: Dimensions) -> tuple[str, ...]:
+    """Return the aspect of events that had to run in one place, nothing for the others."""
+    return () if standard_geo(dimensions.get("inference_geo")) == "default" else ("inference_geo",)
+
+
 def _aspects(dimensions: Dimensions) -> dict[str, str | bool]:
     """Return why an event may have a price other than the standard one: a batch job, or else its service tier."""
-    if dimensions.get("batch"):
+    if dimensions.get("batch") or dimensions.get("service_tier") == "batch":
         return {"batch": True}  # whatever tier it says: batch jobs have one price
     tier = standard_tier(dimensions.get("service_tier"))
     return {} if tier == "default" else {"service_tier": str(tier)}
+
+
+def _nothing(part: Part) -> Price:
+    unit = next(name for name, (measured, _) in UNITS.items() if measured == part.measured)
+    return Price(part.name, Decimal(0), unit, source=SUBSCRIPTION)
 
 
 def _since(entry: Entry) -> int:
@@ -429,8 +539,8 @@ def _since(entry: Entry) -> int:
 
 def _precedence(entry: Entry) -> tuple[object, ...]:
     """What the more particular of two lines is judged by: its conditions, then its threshold, then its date."""
-    order = ("batch", "service_tier", "context_level", "size", "quality")
-    return (*(name in entry.conditions for name in order), entry.above, _since(entry))
+    order = ("batch", "service_tier", "inference_geo", "context_level", "size", "quality")
+    return (*(name in entry.conditions for name in order), entry.hours is not None, entry.above, _since(entry))
 
 
 def _times(price: Price, factor: Decimal) -> Price:
@@ -456,6 +566,8 @@ def _listed(kind: str, model: str | None, dimensions: Dimensions, above: int, pr
         _text(values["size"]),
         _text(values["quality"]),
         _text(values["context_level"]),
+        _text(values["inference_geo"]),
+        None,
         price.unit,
         price.value,
         price.free or None,
@@ -479,6 +591,8 @@ def _listed_entry(file: str, entry: Entry) -> Listed:
         _text(conditions.get("size")),
         _text(conditions.get("quality")),
         _text(conditions.get("context_level")),
+        _text(conditions.get("inference_geo")),
+        str(entry.hours) if entry.hours else None,
         entry.unit,
         entry.price or Decimal(0),
         entry.free or None,

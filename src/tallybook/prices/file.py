@@ -18,6 +18,7 @@ from tallybook.event import nearest
 from tallybook.kinds import DIMENSIONS, KINDS
 from tallybook.money import CURRENCY, SCALE
 from tallybook.parts import PARTS
+from tallybook.prices.hours import Hours, read_hours
 from tallybook.rate import UNITS, Price
 
 COLUMNS: Final = (
@@ -31,6 +32,10 @@ COLUMNS: Final = (
     "size",
     "quality",
     "context_level",
+    "inference_geo",
+    "hours",
+    "weekdays",
+    "timezone",
     "unit",
     "price",
     "currency",
@@ -51,6 +56,10 @@ _DECIMAL: Final = re.compile(r"\d{1,12}(\.\d{1,18})?", re.ASCII)
 _COUNT: Final = re.compile(r"\d{1,15}", re.ASCII)
 STANDARD_TIERS: Final = frozenset({"", "auto", "default", "standard"})
 """What responses call the tier whose prices are listed first."""
+STANDARD_GEOS: Final = frozenset({"", "default", "global", "not_available"})
+"""What responses say where nothing was asked for: the model may have run anywhere."""
+SUBSCRIPTION: Final = "subscription"
+"""The tier of usage that a subscription covers: it is not billed by what was used."""
 _SEARCHES: Final = {"file_search_calls": "file_searches", "web_search_calls": "web_searches"}
 _MODEL_FREE: Final = ("vector_stores", "code_interpreter_sessions", "file_search_calls", "web_search_calls")
 """Kinds whose price may hold whatever the model."""
@@ -80,6 +89,7 @@ class Entry:
         until_ms: end, exclusive; None: open.
         source: where the price stands.
         checked: when somebody looked.
+        hours: the hours of the week it is for; None: all.
     """
 
     line: int
@@ -98,6 +108,7 @@ class Entry:
     until_ms: int | None
     source: str
     checked: str
+    hours: Hours | None = None
 
     def likeness(self, model: str | None) -> int:
         """Return how well the line fits a model: 0 not at all, 1 if it fits any, more the closer it names it."""
@@ -112,12 +123,14 @@ class Entry:
 
     def holds(self, dimensions: Mapping[str, str | bool | None]) -> bool:
         """Whether an event with these dimensions satisfies its conditions."""
-        return all(_same(dimensions.get(name), value) for name, value in self.conditions.items())
+        return all(_same(name, dimensions.get(name), value) for name, value in self.conditions.items())
 
     def is_in_force(self, instant_ms: int) -> bool:
-        """Whether an instant lies between its dates."""
-        return (self.since_ms is None or self.since_ms <= instant_ms) and (
-            self.until_ms is None or instant_ms < self.until_ms
+        """Whether an instant lies between its dates, and within its hours."""
+        return (
+            (self.since_ms is None or self.since_ms <= instant_ms)
+            and (self.until_ms is None or instant_ms < self.until_ms)
+            and (self.hours is None or self.hours.holds(instant_ms))
         )
 
     def as_price(self) -> Price:
@@ -136,10 +149,10 @@ class Entry:
         )
 
 
-def _same(value: str | bool | None, wanted: str | bool) -> bool:
+def _same(name: str, value: str | bool | None, wanted: str | bool) -> bool:
     if isinstance(wanted, bool):
         return bool(value) is wanted
-    return standard_tier(value) == wanted if wanted == "default" else value == wanted
+    return _STANDARD[name](value) == wanted if wanted == "default" else value == wanted
 
 
 def counted_as(part: str) -> str:
@@ -150,6 +163,14 @@ def counted_as(part: str) -> str:
 def standard_tier(tier: object) -> object:
     """Return a service tier with one name for the standard one."""
     return "default" if (tier or "") in STANDARD_TIERS else tier
+
+
+def standard_geo(geo: object) -> object:
+    """Return where a model ran with one name for anywhere."""
+    return "default" if (geo or "") in STANDARD_GEOS else geo
+
+
+_STANDARD: Final = {"service_tier": standard_tier, "inference_geo": standard_geo}
 
 
 class PriceFault(NamedTuple):
@@ -292,6 +313,7 @@ def _entries(line: int, row: Mapping[str, str]) -> list[Entry]:
         until_ms,
         row["source"],
         row["checked"],
+        _hours(row, kinds),
     )
     if refers:
         for column in ("price", "unit", "free", "above_input_tokens"):
@@ -350,13 +372,13 @@ _COUNTED: Final = ", ".join(_COUNTABLE)
 
 def _conditions(row: Mapping[str, str], kinds: tuple[str, ...]) -> dict[str, str | bool]:
     conditions: dict[str, str | bool] = {}
-    for column in ("service_tier", "size", "quality", "context_level"):
+    for column in ("service_tier", "size", "quality", "context_level", "inference_geo"):
         if value := row[column]:
             _refuse_misplaced(column, value, kinds)
             allowed = DIMENSIONS[column].values
             if allowed and value not in allowed:
                 raise _Wrong(column, value, f"{column} is one of {', '.join(allowed)}")
-            conditions[column] = str(standard_tier(value)) if column == "service_tier" else value
+            conditions[column] = str(_STANDARD[column](value)) if column in _STANDARD else value
     if row["batch"]:
         _refuse_misplaced("batch", row["batch"], kinds)
         if (batch := _BOOLEANS.get(row["batch"].lower())) is None:
@@ -367,6 +389,17 @@ def _conditions(row: Mapping[str, str], kinds: tuple[str, ...]) -> dict[str, str
             )
         conditions["batch"] = batch
     return conditions
+
+
+def _hours(row: Mapping[str, str], kinds: tuple[str, ...]) -> Hours | None:
+    try:
+        hours = read_hours(row["hours"], row["weekdays"], row["timezone"])
+    except ValueError as error:
+        column, message = error.args
+        raise _Wrong(column, row[column], message) from None
+    if hours and any(KINDS[kind].is_level for kind in kinds) and "storage" in row["counted"].split():
+        raise _Wrong("hours", str(hours), "storage costs the same at every hour; leave out hours and weekdays")
+    return hours
 
 
 def _refuse_misplaced(column: str, value: str, kinds: tuple[str, ...]) -> None:
@@ -452,7 +485,7 @@ _Thing = tuple[object, ...]
 def _thing(entry: Entry) -> _Thing:
     conditions = tuple(sorted(entry.conditions.items()))
     refers = (entry.like is not None, entry.provider) if entry.price is None else ()
-    return (entry.kind, entry.model, entry.counted, conditions, refers)
+    return (entry.kind, entry.model, entry.counted, conditions, entry.hours, refers)
 
 
 def _dated(entries: list[Entry], faults: list[PriceFault]) -> list[Entry]:
@@ -475,12 +508,12 @@ def _dated(entries: list[Entry], faults: list[PriceFault]) -> list[Entry]:
                     f"from {_date(starts) or 'the beginning'} it overlaps with line {before.line}, which has the same "
                     "thing at the same time; give each its own from and until"
                 )
-            elif ends is not None and ends < starts:
+            elif ends is not None and ends < starts and before.hours is None:
                 message = (
                     f"there is no price from {_date(ends)}, where line {before.line} ends, until {_date(starts)}; "
                     "close the gap, or say what it cost in between"
                 )
-            else:
+            elif ends is None:
                 dated[number] = replace(dated[number], until_ms=starts)
             if message:
                 faults.append(PriceFault(after.line, "from", _date(starts), message))

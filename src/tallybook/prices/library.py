@@ -1,15 +1,18 @@
 """List prices of the providers, from the genai-prices library: its installed data, or newer data fetched since.
 
-Only names that a provider calls its own are looked up (``gpt-4o``, ``claude-...``, ``gemini-...``): what an operator
-serves under the name of open weights is not what somebody else sells under it.
+Only names that a provider calls its own are looked up (``gpt-4o``, ``claude-...``, ``gemini-...``), and those that say
+who sells them (``groq/...``, ``us.anthropic...``; see `tallybook.spelling.offer`): what an operator serves under the
+name of open weights is not what somebody else sells under it.
 """
 
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -29,6 +32,7 @@ from genai_prices.update_prices import DEFAULT_UPDATE_URL
 
 from tallybook.errors import CommandFailed
 from tallybook.rate import Price
+from tallybook.spelling import Offer
 
 FILE_NAME: Final = "library-prices.json"
 _FETCH_S_MAX: Final = 30
@@ -57,9 +61,21 @@ _KEYS: Final = {
 """Part to the library's keys for it, the first that is there counts, and the unit of its price."""
 
 _SOURCE: Final = "genai-prices"
+_BEGINNINGS: Final = {"anthropic": "claude", "google": "gemini", "x-ai": "grok"}
+"""How the names begin of providers whose names the library finds within others."""
+_OPEN_WEIGHTS: Final = re.compile(r"gpt-oss|deepseek-(r1|v[23]|coder|ocr|vl|.*distill)")
+"""Models the library has at the provider that published their weights, which does not sell them by these names."""
+_AZURE_MADE_BY: Final = ("anthropic", "openai")
+"""Whose models cost the same at Azure as they do by themselves."""
+_FOUND_MAX: Final = 20_000
+"""Names whose model is remembered, about 10 MB."""
 
 Classes = list[tuple[int, dict[str, Price]]]
 """Prices by part for events with more input tokens than a number; -1 first, ascending."""
+
+
+Found = tuple[Provider, ModelInfo]
+"""Who sells a model, and the model."""
 
 
 class LibraryData(NamedTuple):
@@ -94,21 +110,61 @@ class Library:
         else:
             self._snapshot = get_snapshot()
             label = digest = f"genai-prices {version('genai-prices')}"
+        self._providers = {provider.id: provider for provider in self._snapshot.providers}
+        self._found = lru_cache(maxsize=_FOUND_MAX)(self._find)
         self.data = LibraryData(label, sum(len(provider.models) for provider in self._snapshot.providers), digest)
 
-    def find(self, model: str) -> tuple[Provider, ModelInfo] | None:
-        """Return a model by a name that a provider calls its own."""
-        try:
-            return self._snapshot.find_provider_model(model.lower(), None, None, None)
-        except LookupError:
+    def find(self, offer: Offer | None) -> Found | None:
+        """Return the model that is offered, and who sells it; None if the list has none."""
+        return self._found(offer) if offer else None
+
+    def _find(self, offer: Offer) -> Found | None:
+        if offer.is_own:
+            own = self._own(offer.model)
+            return own if own and offer.provider in (None, own[0].id) else None
+        # The library has memories of its own that only grow, so its models are asked themselves.
+        provider = self._providers.get(offer.provider or "")
+        model = provider and provider.find_model(offer.model, all_providers=self._snapshot.providers)
+        if not provider or not model or not self._is_sold(offer, model):
             return None
+        return provider, model
+
+    def _own(self, name: str) -> Found | None:
+        """Return a model by a name that a provider calls its own."""
+        if _OPEN_WEIGHTS.match(name):
+            return None
+        for provider in self._snapshot.providers:
+            if provider.model_match is not None and provider.model_match.is_match(name):
+                model = provider.find_model(name, all_providers=self._snapshot.providers)
+                return (provider, model) if model and name.startswith(_BEGINNINGS.get(provider.id, "")) else None
+        return None
+
+    def _is_sold(self, offer: Offer, model: ModelInfo) -> bool:
+        """Whether a model of a cloud is the one that is offered: its list has them by region, or by whole names."""
+        if offer.provider == "azure":
+            own = self._own(offer.model)
+            return own is not None and own[0].id in _AZURE_MADE_BY
+        in_gov = (offer.region or "").startswith("us-gov")
+        if offer.provider != "aws" or offer.region is None or (offer.region.startswith("us-") and not in_gov):
+            return True
+        listed = str(model.match)
+        if f"='{offer.region}." in listed:
+            return True
+        is_one_price = model.id.startswith("regional.anthropic.claude-3")
+        return offer.region == "us" or (is_one_price and offer.region in ("apac", "eu")) or _is_regional(offer, model)
 
     def models(self) -> Iterator[tuple[Provider, ModelInfo]]:
         """Yield every model that `find` finds by its id."""
         for provider in self._snapshot.providers:
             for model in provider.models:
-                if (found := self.find(model.id)) and found[1] is model:
+                if (found := self._own(model.id.lower())) and found[1] is model:
                     yield provider, model
+
+
+def _is_regional(offer: Offer, model: ModelInfo) -> bool:
+    """Whether a name without a geography ran in a region of a model that has one price for all of them."""
+    is_region = (offer.region or "-")[-1].isdigit() and not offer.model.startswith("global.")
+    return is_region and model.id.startswith("regional.")
 
 
 def prices(
@@ -127,11 +183,9 @@ def prices(
         None if there is no price for the tier, or for batch jobs. (The library itself would take the standard one.)
     """
     at = datetime.fromtimestamp(instant_ms / 1000, UTC)
-    context = {"service_tier": tier} if tier else {}
-    if batch:
-        context["processing"] = "batch"
+    context = {"processing": "batch"} if batch else _TIERS.get(tier or "", {"service_tier": tier}) if tier else {}
     in_force = [variant for variant in model.price_variants or () if _is_active(variant, at)]
-    if any(not any(variant.when.get(key) == value for variant in in_force) for key, value in context.items()):
+    if context and not any(variant.when and variant.when.items() <= context.items() for variant in in_force):
         return None
     found = model.get_prices(at, context)
     keyed = {
@@ -153,6 +207,10 @@ def prices(
     ]
 
 
+_TIERS: Final = {"fast": {"service_tier": "fast", "speed": "fast"}}
+"""What the list calls a tier, where that is not its name: Anthropic's fast mode is a speed there."""
+
+
 def _is_active(variant: PriceVariant, at: datetime) -> bool:
     return variant.constraint is None or variant.constraint.active(at)
 
@@ -165,7 +223,7 @@ def _at(value: Decimal | TieredPrices, above: int) -> Decimal:
 
 def tiers(model: ModelInfo) -> list[str]:
     """Return the service tiers a model has prices for at some time, besides the standard one."""
-    named = (variant.when.get("service_tier") for variant in model.price_variants or ())
+    named = (variant.when.get("service_tier", variant.when.get("speed")) for variant in model.price_variants or ())
     return sorted({tier for tier in named if tier and tier != "default"})
 
 

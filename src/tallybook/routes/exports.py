@@ -37,6 +37,8 @@ from tallybook.wire.headers import unpriced_link
 _FORMATS: Final = ("csv", "parquet")
 _WIDTHS: Final = ("1d", "1h")
 _SCHEMAS: Final = ("focus-1.4", *(f"focus-{version}" for version in FOCUS if version != "1.4"), "openai")
+_TERMS: Final = ("size", "quality", "context_level", "inference_geo")
+"""Dimensions a price may depend on that have no column of their own."""
 _ROWS_MAX: Final = 500_000
 """Charges of one period; those of a day, or of an hour where that is the period, are in memory at once."""
 
@@ -113,7 +115,7 @@ def _charge(app: Context, organization_id: str, row: CostRow, end_s: int, *, fie
     rate = app.store.rate(row.rate_id)
     priced = "storage" if part.name == "free_storage" else part.name
     price = next((price for price in rate.prices if price.part == priced), None) if rate else None
-    terms = [(name, str(value)) for name in ("size", "quality", "context_level") if (value := named[name]) is not None]
+    terms = [(name, str(named[name])) for name in _TERMS if named[name] is not None]
     if price and price.above >= 0:
         terms.append(("above_input_tokens", str(price.above)))
     return Charge(

@@ -37,8 +37,10 @@ from tallybook.store.rollups import ROLLUPS, sums
 from tallybook.store.series import GRAINS
 from tallybook.tokens import DERIVED
 
-_ADDED: Final = ("quality",)
+_ADDED: Final = ("quality", "inference_geo")
 """Dimensions that came with later versions."""
+_ADDED_SINCE_GRAINS: Final = ("inference_geo",)
+"""Those of them that came after coarser series were made of the finer ones."""
 _DIMENSION_COLUMNS: Final = ", ".join(
     f"{name} {'BOOLEAN' if name == 'batch' else 'VARCHAR'}" for name in DIMENSIONS if name not in _ADDED
 )
@@ -56,7 +58,7 @@ _FACTS: Final = ", ".join(f"coalesce({name}, {terms}) AS {name}" for name, terms
 def _coarser(grain: str) -> tuple[str, ...]:
     """Statements that make the series of a coarser grain, and let each series name its own."""
     lacking = GRAINS[grain]
-    kept = [name for name in DIMENSIONS if name not in lacking]
+    kept = [name for name in DIMENSIONS if name not in lacking and name not in _ADDED_SINCE_GRAINS]
     same = " AND ".join(f"coarse.{name} IS NOT DISTINCT FROM fine.{name}" for name in kept)
     none = " AND ".join(f"coarse.{name} IS NULL" for name in sorted(lacking))
     is_it = f"coarse.organization_id = fine.organization_id AND coarse.kind = fine.kind AND {same} AND {none}"
@@ -176,6 +178,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             call UBIGINT NOT NULL, "timestamp" TIMESTAMP NOT NULL)""",
         """CREATE TABLE notices (organization_id VARCHAR NOT NULL, subject VARCHAR NOT NULL, source VARCHAR NOT NULL,
             name VARCHAR NOT NULL, count BIGINT NOT NULL, last_at TIMESTAMP NOT NULL, example VARCHAR)""",
+        "ALTER TABLE series ADD COLUMN inference_geo VARCHAR",
     ),
 )
 """Statements that lead from each version to the next; the first makes version 1. Only ever appended to."""

@@ -109,6 +109,8 @@ SCHEMAS: Final[Json] = {
             "size": {"type": ["string", "null"]},
             "quality": {"type": ["string", "null"]},
             "context_level": {"type": ["string", "null"]},
+            "inference_geo": {"type": ["string", "null"]},
+            "hours": {"type": ["string", "null"], "description": "Days and hours of the week it is for."},
             "unit": STRING,
             "price": {"type": "number"},
             "free": {"type": ["number", "null"], "description": "GiB every organization has for nothing."},
