@@ -111,7 +111,6 @@ def authorized(server: Server, method: str, path: str, more: str = "") -> bytes:
     "sent",
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 5,
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"nonsense\r\n\r\n",
         b"GET /\0 HTTP/1.1\r\n\r\n",
         b"GET /\xff\xfe HTTP/1.1\r\n\r\n",

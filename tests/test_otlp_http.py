@@ -129,7 +129,7 @@ def test_what_can_never_be_read_is_a_bad_request(api: httpx.Client, media: str) 
     assert status(packed)[:2] == (400, Code.INVALID_ARGUMENT)
 
 
-@pytest.mark.parametrize("media", ["", "text/plain", "application/x-www-form-urlencoded", "application/json5"])
+@pytest.mark.parametrize("media", ["image/png", "application/grpc", "application/json5"])
 def test_another_type_is_refused(api: httpx.Client, media: str) -> None:
     answer = post(api, b"{}", media)
     assert (answer.status_code, answer.json()["error"]["param"]) == (415, "Content-Type")

@@ -15,13 +15,20 @@ from starlette.types import Lifespan, Message, Receive, Scope, Send
 
 from tallybook import logs
 from tallybook.errors import MethodNotAllowed, NotFound, RequestError, Unavailable
-from tallybook.event import nearest
+from tallybook.event import nearest, nearest_of
 from tallybook.kinds import KINDS
-from tallybook.routes.context import REFUSE, Context, Refuse, answer
+from tallybook.mistakes import Mistake
+from tallybook.routes.context import REFUSE, Context, Refuse, answer, client_address
 from tallybook.wire.headers import SECURITY_HEADERS
 
 _REQUEST_ID: Final = re.compile(rb"(?!sk-)[A-Za-z0-9_.:-]{1,128}")
 """What a client may call its request; it is logged, so that a key is not taken for one."""
+_GUESSED: Final = ("GET", "HEAD", "POST")
+"""Nobody should be led to something to delete or to replace."""
+_SLASHES: Final = re.compile(r"//+")
+_OTLP: Final = re.compile(r".*(/v1/(?:traces|metrics|logs))")
+"""What OTLP's senders append to the address they are given, whatever that is."""
+_EVENTS: Final = "/v1/organization/usage/events"
 _ALWAYS_SERVED: Final = ("/healthz", "/readyz", "/metrics")
 """Also on connections beyond the limit: a server that is full is neither dead nor to be restarted."""
 
@@ -39,7 +46,7 @@ class Api:
 
     def __init__(self, routes: Sequence[BaseRoute], context: Context, lifespan: "Lifespan[Api]") -> None:
         self.context = context
-        # An address with a slash too many is unknown, and says so in the envelope.
+        # An address with a slash too many is served as it is: clients that follow a redirect may lose the body.
         self._router = Router(routes, redirect_slashes=False, lifespan=lifespan)
         # To go through all routes would take longer than most answers do.
         self._plain = {
@@ -100,13 +107,25 @@ class Api:
                 code="too_many_connections",
                 retry_after_s=1,
             )
-        route = self._plain.get((scope["method"], scope["path"]))
+        route = self._plain.get((scope["method"], scope["path"])) or self._find(scope)
         if route is None:
             await self._router(scope, request.receive, send)
             return
         scope["route"] = route
         response = await route.endpoint(request)
         await response(scope, request.receive, send)
+
+    def _find(self, scope: Scope) -> Route | None:
+        """Return the route of an address that can mean one thing only; set a scope's path to what is meant.
+
+        That is: slashes too many, and OTLP's address below that of something else, as senders make it who append it to
+        the address they were given.
+        """
+        method = scope["method"]
+        path = scope["path"] = _tidy(scope["path"])
+        if method == "POST" and (found := _OTLP.fullmatch(path)) and (method, found[1]) in self._plain:
+            path = scope["path"] = found[1]
+        return self._plain.get((method, path))
 
     def _explain(self, request: Request, error: Exception) -> Response:
         """Return the answer to a request that failed."""
@@ -125,12 +144,17 @@ class Api:
         return refuse(failure)
 
     def _http_error(self, request: Request, error: HTTPException) -> Response:
-        path = request.url.path[:256]
+        path = request.scope["path"][:256]
+        if error.status_code in (404, 405) and request.method in ("POST", "PUT"):
+            meant = self._meant(request.method, path)
+            hint = f"What it means may be {meant}." if meant else "The endpoints are described at /docs."
+            self.context.mistakes.note(Mistake.ADDRESS, client_address(request), hint)
         if error.status_code == 404:
+            is_asked = request.method in ("GET", "HEAD")
+            meant = (is_asked and _nearest_kind(path)) or _did_you_mean(self._meant(request.method, path))
             return _refusal(
                 NotFound(
-                    f"Unknown request URL: {request.method} {path}{_nearest_kind(path)}. "
-                    "The endpoints are described at /docs.",
+                    f"Unknown request URL: {request.method} {path}{meant}. The endpoints are described at /docs.",
                     code="unknown_url",
                 )
             )
@@ -138,13 +162,29 @@ class Api:
             allowed = ", ".join(sorted(self._methods(request)))
             response = _refusal(
                 MethodNotAllowed(
-                    f"Not allowed: {request.method} {path}. Allowed methods: {allowed}.",
+                    f"Not allowed: {request.method} {path}{_did_you_mean(self._meant(request.method, path))}. "
+                    f"Allowed methods: {allowed}.",
                     code="method_not_allowed",
                 )
             )
             response.headers["allow"] = allowed
             return response
         return answer(RequestError(error.detail).envelope(), error.status_code)
+
+    def _meant(self, method: str, path: str) -> str:
+        """Return the address that is most like an unknown one; "" if there is none."""
+        if method not in _GUESSED:
+            return ""
+        known = [route_path for route_method, route_path in self._plain if route_method == method]
+        path = path.lower()
+        if method == "POST":
+            name = path.rpartition("/")[2].removesuffix("s")
+            signal = "/v1/traces" if name in ("", "span") else f"/v1/{name}s"
+            if signal in known:
+                return signal
+            if path.startswith(_EVENTS):
+                known = [route_path for route_path in known if route_path.startswith(_EVENTS)]
+        return nearest_of(path, known) or (_EVENTS if path.startswith(_EVENTS) else "")
 
     def _methods(self, request: Request) -> set[str]:
         """Every method of the path, whichever routes they have."""
@@ -178,6 +218,15 @@ def _refusal(error: RequestError) -> Response:
     if error.retry_after_s is not None:
         response.headers["retry-after"] = str(error.retry_after_s)
     return response
+
+
+def _tidy(path: str) -> str:
+    """Return a path without slashes that are too many."""
+    return _SLASHES.sub("/", path).rstrip("/") or "/"
+
+
+def _did_you_mean(path: str) -> str:
+    return f" (did you mean {path}?)" if path else ""
 
 
 def _nearest_kind(path: str) -> str:

@@ -19,6 +19,7 @@ from tallybook.ingest.writer import Writer
 from tallybook.keys import KeyStore
 from tallybook.lock import is_backed_up
 from tallybook.metrics import Metrics
+from tallybook.mistakes import Mistakes
 from tallybook.prices.current import CurrentPrices
 from tallybook.routes import (
     costs,
@@ -114,6 +115,7 @@ def opened(settings: Settings) -> Iterator[Api]:
                 store=store,
                 keys=keys,
                 attempts=Attempts(settings.wrong_keys_max),
+                mistakes=Mistakes(metrics),
                 incoming=incoming,
                 writer=writer,
                 metrics=metrics,

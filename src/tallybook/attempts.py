@@ -41,23 +41,23 @@ class Attempts:
         Returns:
             None, or after how many seconds the address may try again if it has given too many.
         """
-        network = _network(address)
-        level, since_s = self._levels.pop(network, (0.0, now_s))
+        client = network(address)
+        level, since_s = self._levels.pop(client, (0.0, now_s))
         # A bucket that leaks: it takes a minute's worth at once, and is empty a minute later.
         level = max(0.0, level - (now_s - since_s) * self._most / _MINUTE_S)
         is_full = level > self._most - 1
         if not is_full:
             level += 1
             if level > self._most - 1:
-                _log.warning("too many wrong keys", client=network)
-        self._levels[network] = (level, now_s)
+                _log.warning("too many wrong keys", client=client)
+        self._levels[client] = (level, now_s)
         if len(self._levels) > _ADDRESSES_MAX:
             del self._levels[next(iter(self._levels))]
         return math.ceil((level - self._most + 1) * _MINUTE_S / self._most) if is_full else None
 
 
-def _network(address: str) -> str:
-    """Return what stands for a client: its address, or the network of it; what is no address is all one client."""
+def network(address: str) -> str:
+    """Return what stands for a client: its address, or its network in IPv6; "unknown" for what is not an address."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

@@ -36,6 +36,8 @@ class Settings:
     """Address to listen on; 0.0.0.0 for all. Put a TLS proxy in front of anything but loopback."""
     port: Annotated[int, _between(0, 65_535)] = 8080
     """Port to listen on; 0 picks a free one."""
+    otlp_grpc_port: Annotated[int | None, _between(0, 65_535)] = None
+    """Port to take OTLP over gRPC on, at the same host; 0 picks a free one. Needs the extra tallybook[grpc]."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe messages that are logged."""
     log_format: Literal["auto", "json", "console"] = "auto"

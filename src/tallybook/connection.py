@@ -21,8 +21,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from tallybook.errors import HeadTooLarge, InvalidRequest, RequestError, RequestTooSlow
+from tallybook.http2 import Refusal
 from tallybook.logs import new_request_id
 from tallybook.metrics import Metrics
+from tallybook.mistakes import Mistake, Mistakes
 from tallybook.wire.headers import SECURITY_HEADERS
 
 HEAD_BYTES_MAX: Final = 128 * 1024
@@ -33,6 +35,8 @@ KEEP_ALIVE_S: Final = 75
 """Longer than proxies and client libraries keep an idle connection: the one that closes it had better be the client."""
 _LOOKS: Final = 10
 """How often a connection is looked at in the time its client has."""
+_TLS_HANDSHAKE: Final = b"\x16\x03"
+"""What TLS begins with, of any version in use."""
 _LINGER_S: Final = 2
 """How long what a refused client still sends is thrown away: closed at once, it would not get to read why."""
 
@@ -52,12 +56,14 @@ class Room:
         connections_max: the most connections served at once.
         client_s_max: seconds a client has to send a request or to take an answer, and one more for every 16 KiB.
         metrics: where what is refused here is counted.
+        mistakes: who speaks another protocol.
         idle: connections that wait for a next request, the longest idle first.
     """
 
     connections_max: int
     client_s_max: float
     metrics: Metrics
+    mistakes: Mistakes
     idle: "dict[Connection, None]" = field(default_factory=dict)
 
 
@@ -143,6 +149,7 @@ class Connection(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._is_surplus = False
         self._is_refused = False
+        self._http2: Refusal | None = None
         self._fault: RequestError | None = None
         self._serving: RequestResponseCycle | None = None
         # Time is counted in looks, so that none goes by while the whole process, or its machine, stands still.
@@ -183,6 +190,8 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Parse what a client sent; `on_...` are called meanwhile."""
         if self._is_refused:
+            if self._http2 and not self._http2.is_over and not self.transport.is_closing():
+                self._send_http2(self._http2, self._http2.answer(data))
             return
         if self in self._room.idle:
             del self._room.idle[self]
@@ -193,6 +202,11 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserUpgrade:
             self.cycle.keep_alive = False  # not offered: it is answered as what it is without, and nothing follows
         except httptools.HttpParserError:
+            if self.parser.get_method() == b"PRI":
+                self._refuse_http2(data)
+                return
+            if data.startswith(_TLS_HANDSHAKE) and self._serving is None:
+                self._room.mistakes.note(Mistake.TLS, self._host)
             self._refuse(self._fault or InvalidRequest("The request is not valid HTTP.", code="invalid_http"))
         if not self._is_new:
             self._arrived_bytes += len(data)
@@ -323,15 +337,34 @@ class Connection(HttpToolsProtocol):
             "request", method="other", route="unmatched", status=error.status, code=error.code, request_id=request_id
         )
 
+    def _refuse_http2(self, data: bytes) -> None:
+        """Answer who speaks HTTP/2, which is gRPC mostly, in words it understands."""
+        self._is_refused = True
+        self._disconnect()
+        if self._serving is not None:
+            self.transport.abort()
+            return
+        self._room.mistakes.note(Mistake.HTTP2, self._host)
+        self._room.metrics.count_request("other", "unmatched", 505)
+        self._http2 = Refusal()
+        self.loop.call_later(_LINGER_S, self.transport.abort)
+        self._send_http2(self._http2, self._http2.begin(data))
+
+    def _send_http2(self, refusal: Refusal, answer: bytes) -> None:
+        self.transport.write(answer)
+        if refusal.is_over:
+            self.transport.write_eof()
+
+    @property
+    def _host(self) -> str:
+        """IP address of the client."""
+        return self.client[0] if self.client else ""
+
     def _disconnect(self) -> None:
         """Tell the app that nobody waits for the answer it is about to give."""
         if self._serving and not self._serving.response_complete:
             self._serving.disconnected = True
             self._serving.message_event.set()
-
-
-def _too_slow() -> RequestTooSlow:
-    return RequestTooSlow("The request did not arrive in time; send it again.", code="request_too_slow")
 
 
 def _head_too_large() -> HeadTooLarge:

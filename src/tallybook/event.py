@@ -390,8 +390,14 @@ _EXPECTATIONS: Final = {
 
 def nearest(name: object, known: Iterable[str]) -> str:
     """Return `` (did you mean x?)`` for the known name closest to a wrong one, or nothing."""
-    found = process.extractOne(str(name)[:_NAME_LENGTH_MAX], list(known), score_cutoff=_LIKENESS_MIN)
-    return f" (did you mean {found[0]}?)" if found else ""
+    found = nearest_of(str(name), known)
+    return f" (did you mean {found}?)" if found else ""
+
+
+def nearest_of(name: str, known: Iterable[str]) -> str:
+    """Return the known name closest to a wrong one, "" if none is like it."""
+    found = process.extractOne(name[:_NAME_LENGTH_MAX], list(known), score_cutoff=_LIKENESS_MIN)
+    return str(found[0]) if found else ""
 
 
 _NAME_LENGTH_MAX: Final = 64

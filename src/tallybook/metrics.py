@@ -73,9 +73,21 @@ class Metrics:
             registry=self.registry,
         )
         self._noticed: set[tuple[str, str, str]] = set()
+        self.grpc_requests = Counter(
+            "tallybook_grpc_requests",
+            "Calls over gRPC, by service and status code.",
+            ["service", "code"],
+            registry=self.registry,
+        )
         self.connections = Gauge("tallybook_connections", "Open connections.", registry=self.registry)
         self.wrong_keys = Counter(
             "tallybook_wrong_keys", "Requests with a key that is unknown, revoked or expired.", registry=self.registry
+        )
+        self.sender_mistakes = Counter(
+            "tallybook_sender_mistakes",
+            "What senders get wrong about where and how to send, by reason; the log has each sender once.",
+            ["reason"],
+            registry=self.registry,
         )
         # Finding the counter of some labels takes the library longer than counting.
         self._requests: dict[tuple[str, str, int], Counter] = {}

@@ -1,5 +1,6 @@
 """The server process: the app on a socket, in the foreground or beside a command, stopped without loss."""
 
+import asyncio
 import gc
 import os
 import resource
@@ -11,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Final, cast
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final, cast
 
 import structlog
 import uvicorn
@@ -24,6 +26,9 @@ from tallybook.connection import Connection, Room, surplus_max
 from tallybook.errors import CommandFailed
 from tallybook.keys import ALL_SCOPES, PREFIX, KeyStore
 from tallybook.lock import Address, hold, publish
+
+if TYPE_CHECKING:
+    from tallybook.otlp_grpc import Receiver
 
 _BACKLOG: Final = 2048
 _OTHER_FILES_MAX: Final = 64
@@ -81,7 +86,10 @@ def beside(settings: Settings) -> Iterator[str]:
 @contextmanager
 def _listening(settings: Settings) -> Iterator[tuple[uvicorn.Server, list[socket.socket], str]]:
     with hold(settings.data), opened(settings) as api:
-        listener = _bind(settings)
+        listener = _bind(settings.host, settings.port, "--port")
+        ports = 1 if settings.otlp_grpc_port is None else 2
+        connections_max = _connections_max(settings.connections_max, ports)
+        receiver = _receiver(api, settings, connections_max)
         host, port = listener.getsockname()[:2]
         host = {
             "0.0.0.0": "127.0.0.1",  # noqa: S104  what all interfaces are called, not a binding
@@ -89,11 +97,59 @@ def _listening(settings: Settings) -> Iterator[tuple[uvicorn.Server, list[socket
         }.get(host, f"[{host}]" if ":" in host else host)
         url = f"http://{host}:{port}"
         publish(settings.data, Address(os.getpid(), url))
-        yield uvicorn.Server(_config(api, settings)), [listener], url
+        yield _Server(_config(api, settings, connections_max), receiver), [listener], url
 
 
-def _config(api: Api, settings: Settings) -> uvicorn.Config:
-    room = Room(_connections_max(settings.connections_max), settings.client_s_max, api.context.metrics)
+class _Server(uvicorn.Server):
+    """uvicorn's, and what takes OTLP over gRPC, which begins and ends with it.
+
+    Args:
+        config: uvicorn's.
+        receiver: makes what takes OTLP over gRPC, in the event loop; None without it.
+    """
+
+    def __init__(self, config: uvicorn.Config, receiver: "Callable[[], Receiver] | None") -> None:
+        super().__init__(config)
+        self._make_receiver = receiver
+        self._receiver: Receiver | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and be ready only then."""
+        if self._make_receiver:
+            self._receiver = self._make_receiver()
+            await self._receiver.start()
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer what is under way on both ports, at the same time."""
+        stops = [super().shutdown(sockets), *([self._receiver.stop()] if self._receiver else [])]
+        await asyncio.gather(*stops)
+
+
+def _receiver(api: Api, settings: Settings, connections_max: int) -> "Callable[[], Receiver] | None":
+    """Return what makes the receiver of OTLP over gRPC, if there is to be one.
+
+    Raises:
+        CommandFailed: its library is not installed, or its address cannot be listened on.
+    """
+    if settings.otlp_grpc_port is None:
+        return None
+    if find_spec("grpc") is None:
+        raise CommandFailed(
+            "otlp-grpc-port needs the extra 'grpc', which is not installed; run: pip install 'tallybook[grpc]'"
+        )
+    # Imported here, since most installations do without: it takes time and memory, and may not be there.
+    from tallybook.otlp_grpc import Receiver  # noqa: PLC0415
+
+    # gRPC says less of why it cannot listen; and which port is free is known before anyone asks.
+    listener = _bind(settings.host, settings.otlp_grpc_port, "--otlp-grpc-port")
+    port = listener.getsockname()[1]
+    listener.close()
+    return partial(Receiver, api.context, settings.host, port, connections_max)
+
+
+def _config(api: Api, settings: Settings, connections_max: int) -> uvicorn.Config:
+    room = Room(connections_max, settings.client_s_max, api.context.metrics, api.context.mistakes)
     return uvicorn.Config(
         api,
         http=cast("type[Connection]", partial(Connection, room=room)),
@@ -107,33 +163,33 @@ def _config(api: Api, settings: Settings) -> uvicorn.Config:
     )
 
 
-def _connections_max(wanted: int) -> int:
-    """Raise the process's limit of open files as far as need be; return how many connections fit below it."""
+def _connections_max(wanted: int, ports: int) -> int:
+    """Raise the process's limit of open files as far as need be; return how many connections a port has below it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + surplus_max(wanted) + _OTHER_FILES_MAX
+    needed = ports * (wanted + surplus_max(wanted)) + _OTHER_FILES_MAX
     allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     if soft not in (resource.RLIM_INFINITY, hard) and soft < allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
     if allowed == needed:
         return wanted
-    fitting = max(1, (allowed - _OTHER_FILES_MAX) * wanted // (wanted + surplus_max(wanted)))
+    fitting = max(1, (allowed - _OTHER_FILES_MAX) * wanted // (ports * (wanted + surplus_max(wanted))))
     _log.warning("fewer connections than set", connections_max=fitting, files_max=hard)
     return fitting
 
 
 def refuse_taken_address(settings: Settings) -> None:
     """Raise what `serve` would raise if its address cannot be listened on."""
-    _bind(settings).close()
+    _bind(settings.host, settings.port, "--port").close()
 
 
-def _bind(settings: Settings) -> socket.socket:
+def _bind(host: str, port: int, flag: str) -> socket.socket:
     try:
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        return socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         problem = os.strerror(error.errno) if error.errno else error
         raise CommandFailed(
-            f"cannot listen on {settings.host} port {settings.port}: {problem}; choose another --host or --port"
+            f"cannot listen on {host} port {port}: {problem}; choose another --host or {flag}"
         ) from error
 
 

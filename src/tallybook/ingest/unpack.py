@@ -7,6 +7,7 @@ from tallybook.errors import BodyTooLarge, InvalidRequest, UnsupportedEncoding
 from tallybook.ingest.zstandard import zstd
 
 ENCODINGS: Final = ("gzip", "zstd", "identity")
+_MAGIC: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _WINDOW_LOG_MAX: Final = 27
 """What the format recommends every reader to take: 128 MiB."""
 _MEMBERS_MAX: Final = 100
@@ -50,6 +51,14 @@ def unpack(body: bytes, encoding: str, limit_bytes: int) -> bytes:
         if not rest:
             return bytes(unpacked)
     raise _damaged(name, f"it has more than {_MEMBERS_MAX} parts")
+
+
+def untold_encoding(body: bytes) -> str:
+    """Return the encoding that the first bytes of a body tell, for a sender that packs it and does not say so.
+
+    Neither JSON nor a message of OTLP can begin with them.
+    """
+    return next((name for magic, name in _MAGIC.items() if body.startswith(magic)), "")
 
 
 def _member(name: str, packed: bytes, limit_bytes: int) -> tuple[bytes, bool, bytes]:

@@ -18,11 +18,13 @@ from tallybook.errors import Busy, Forbidden, InvalidRequest, RequestError, Unau
 from tallybook.ingest.notices import Notices
 from tallybook.ingest.unpack import too_large
 from tallybook.ingest.writer import Writer
-from tallybook.keys import Key, KeyStore, Scope, redact
+from tallybook.keys import PREFIX, Key, KeyStore, Scope, redact
 from tallybook.metrics import Metrics
+from tallybook.mistakes import Mistake, Mistakes
 from tallybook.prices.current import CurrentPrices
 from tallybook.sources.record import Options
 from tallybook.store.protocol import Store
+from tallybook.wire.credentials import FORMS, given_key
 
 _FIELD: Final = re.compile(r"(?:field `|`\$\.)(\w+)")
 """Where msgspec names a field in what it says."""
@@ -88,6 +90,7 @@ class Context:
         store: where usage is kept.
         keys: who may do what.
         attempts: who gave wrong keys lately.
+        mistakes: what senders get wrong.
         incoming: bodies of events that are being received or decoded.
         writer: the only way into the store.
         metrics: what Prometheus can ask.
@@ -104,6 +107,7 @@ class Context:
     store: Store
     keys: KeyStore
     attempts: Attempts
+    mistakes: Mistakes
     incoming: Incoming
     writer: Writer
     metrics: Metrics
@@ -123,24 +127,34 @@ def context(request: Request) -> Context:
 
 
 def authorize(request: Request, scope: Scope) -> Key:
-    """Return the key a request was made with: in its header, or the one its browser signed in with.
+    """Return the key a request was made with: in its headers, or the one its browser signed in with.
 
     Raises:
-        Unauthorized: there is none, or it is unknown, revoked or expired, or the session has ended.
+        Unauthorized: there is none, or several, or it is unknown, revoked or expired, or the session has ended.
         Busy: so were many others that came from the same address.
         Forbidden: it lacks the scope, or another site's page wants to change something.
     """
-    header = request.headers.get("authorization", "")
-    if not header and (token := session_token(request)):
+    headers = request.scope["headers"]
+    try:
+        value = given_key(headers)
+    except Unauthorized:
+        context(request).mistakes.note(Mistake.SEVERAL_KEYS, client_address(request))
+        raise
+    if value is None and (token := session_token(request)):
         return _of_session(request, token, scope)
-    scheme, _, value = header.partition(" ")
-    value = value.strip()
-    if scheme.lower() != "bearer" or not value:
-        raise Unauthorized(
-            "You didn't provide an API key. Send an admin key in the header 'Authorization: Bearer sk-admin-...'.",
-            code="invalid_api_key",
-        )
-    return find_key(request, value, scope)
+    if not value:
+        raise _no_key(request, scope)
+    return find_key(context(request), client_address(request), value, scope)
+
+
+def _no_key(request: Request, scope: Scope) -> Unauthorized:
+    """Return the error of a request without a key; what should be stored and is not is noted."""
+    is_in_address = PREFIX.encode() in request.scope["query_string"] or PREFIX in request.scope["path"]
+    if is_in_address or scope is Scope.WRITE:
+        mistake = Mistake.KEY_IN_ADDRESS if is_in_address else Mistake.NO_KEY
+        context(request).mistakes.note(mistake, client_address(request))
+    where = "A key in the address is not read, and is in logs now: revoke it. " if is_in_address else ""
+    return Unauthorized(f"You didn't provide an API key. {where}{FORMS}", code="invalid_api_key")
 
 
 def session_name(request: Request) -> str:
@@ -182,18 +196,23 @@ def refuse_other_origins(request: Request) -> None:
     )
 
 
-def find_key(request: Request, value: str, scope: Scope) -> Key:
+def find_key(app: Context, address: str, value: str, scope: Scope) -> Key:
     """Return the key with this value.
+
+    Args:
+        app: which keys there are.
+        address: IP address of who gave it.
+        value: what was given.
+        scope: what it has to have.
 
     Raises:
         Unauthorized: it is unknown, revoked or expired.
         Busy: so were many others that came from the same address.
         Forbidden: it lacks the scope.
     """
-    app = context(request)
     key = app.keys.find(value, now_s())
     if key is None:
-        raise _refusal(app, request, value)
+        raise _refusal(app, address, value)
     return _permitted(key, scope)
 
 
@@ -207,10 +226,10 @@ def _permitted(key: Key, scope: Scope) -> Key:
     return key
 
 
-def _refusal(app: Context, request: Request, value: str) -> RequestError:
+def _refusal(app: Context, address: str, value: str) -> RequestError:
     """Return the error of a request with a wrong key."""
     app.metrics.wrong_keys.inc()
-    retry_after_s = app.attempts.note(_client_address(request), time.monotonic())
+    retry_after_s = app.attempts.note(address, time.monotonic())
     if retry_after_s is None:
         return Unauthorized(
             f"Incorrect API key provided: {redact(value)}. It is unknown, revoked or expired; make one with "
@@ -225,12 +244,15 @@ def _refusal(app: Context, request: Request, value: str) -> RequestError:
     )
 
 
-def _client_address(request: Request) -> str:
+def client_address(request: Request) -> str:
     """Return the address a request came from; of a proxy on this machine, the address it came to the proxy from."""
     host = request.client.host if request.client else ""
-    if host not in _LOOPBACK:
-        return host
-    return request.headers.get("x-forwarded-for", host).rpartition(",")[2].strip()
+    return forwarded_address(host, request.headers.get("x-forwarded-for")) if host in _LOOPBACK else host
+
+
+def forwarded_address(host: str, forwarded_for: str | None) -> str:
+    """Return the address that a connection from a host stands for, given what it says in `X-Forwarded-For`."""
+    return forwarded_for.rpartition(",")[2].strip() if forwarded_for and host in _LOOPBACK else host
 
 
 def answer(content: object, status: int = 200) -> Response:

@@ -6,6 +6,8 @@ Below it, one address for each dialect that records of other software are in.
 import hashlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import NamedTuple
 
 from anyio import to_thread
 from starlette.requests import Request
@@ -16,8 +18,8 @@ from tallybook.clock import now_ms
 from tallybook.errors import Busy, InvalidRequest, Unavailable
 from tallybook.ingest.decode import Decoded, Rejected, decode, decode_records
 from tallybook.ingest.otlp import decode_lines
-from tallybook.ingest.unpack import unpack
-from tallybook.keys import Scope
+from tallybook.ingest.unpack import unpack, untold_encoding
+from tallybook.keys import Key, Scope
 from tallybook.routes import cloudevents
 from tallybook.routes.context import Context, Share, answer, authorize, context, read_body
 from tallybook.sources.record import Source
@@ -80,10 +82,35 @@ def _read_events(app: Context, body: bytes, received_ms: int) -> Decoded:
 async def take(
     request: Request, read: Reader, dialect: str | None = None, *, may_drop: bool = False
 ) -> tuple[Outcome, Decoded, dict[int, Quarantined]]:
-    """Store the events of a request's body; return once they are on disk.
+    """Store the events of a request's body; return once they are on disk: `take_body` over HTTP."""
+    key = authorize(request, Scope.WRITE)
+    app = context(request)
+    receive_body = partial(read_body, request, app.settings.body_bytes_max)
+    encoding = request.headers.get("content-encoding", "")
+    return await take_body(app, key, Sent(receive_body, encoding), read, dialect, may_drop=may_drop)
+
+
+class Sent(NamedTuple):
+    """A body that a client is about to send, over whichever transport.
+
+    Attributes:
+        receive: reads it, at most `body-bytes-max` bytes, counted by the share while it comes in.
+        encoding: its Content-Encoding, "" for none or one that its first bytes tell.
+    """
+
+    receive: Callable[[Share], Awaitable[bytes]]
+    encoding: str
+
+
+async def take_body(
+    app: Context, key: Key, incoming: Sent, read: Reader, dialect: str | None = None, *, may_drop: bool = False
+) -> tuple[Outcome, Decoded, dict[int, Quarantined]]:
+    """Store the events of a body; return once they are on disk.
 
     Args:
-        request: whose key may write.
+        app: the parts of the running app.
+        key: whose organization they are of; it may write.
+        incoming: the body.
         read: makes events of the body.
         dialect: what they are in, if not events of ours.
         may_drop: where quarantine is full, bad events are not kept, and the good ones are stored nevertheless.
@@ -94,14 +121,12 @@ async def take(
     Raises:
         RequestError: nothing of it was kept.
     """
-    key = authorize(request, Scope.WRITE)
-    app = context(request)
     app.writer.refuse_if_full()
     with Share(app.incoming) as share:
-        sent = await read_body(request, app.settings.body_bytes_max, share)
+        sent = await incoming.receive(share)
         received_ms = now_ms()
         came_s = time.monotonic()
-        encoding = request.headers.get("content-encoding", "")
+        encoding = incoming.encoding or untold_encoding(sent)
 
         def unpacked() -> tuple[Decoded, int]:
             if time.monotonic() - came_s > app.settings.queue_s_max:

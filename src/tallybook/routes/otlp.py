@@ -23,16 +23,33 @@ from starlette.routing import Route
 from tallybook.errors import RequestError, UnsupportedMediaType
 from tallybook.ingest.decode import Decoded
 from tallybook.ingest.otlp import Limits, decode_metrics, decode_traces
-from tallybook.routes.context import REFUSE, Context, answer
-from tallybook.routes.events import is_worth_keeping, take
+from tallybook.keys import Key
+from tallybook.mistakes import Mistake
+from tallybook.routes.context import REFUSE, Context, answer, client_address, context
+from tallybook.routes.events import Sent, is_worth_keeping, take, take_body
 from tallybook.store.protocol import Outcome
 
 _JSON: Final = "application/json"
 _PROTOBUF: Final = "application/x-protobuf"
+_TYPES: Final[dict[str, bool | None]] = {
+    _JSON: True,
+    "text/json": True,
+    _PROTOBUF: False,
+    "application/protobuf": False,
+    "application/vnd.google.protobuf": False,
+    # What clients say who were not given a type: the first byte tells.
+    "": None,
+    "application/octet-stream": None,
+    "application/x-www-form-urlencoded": None,
+    "text/plain": None,
+}
+"""Which types are JSON."""
 _CODES: Final = {
     400: Code.INVALID_ARGUMENT,
     401: Code.UNAUTHENTICATED,
     403: Code.PERMISSION_DENIED,
+    404: Code.UNIMPLEMENTED,
+    408: Code.DEADLINE_EXCEEDED,
     413: Code.INVALID_ARGUMENT,
     415: Code.INVALID_ARGUMENT,
     429: Code.RESOURCE_EXHAUSTED,
@@ -74,34 +91,64 @@ def receiver(signal: _Signal) -> Callable[[Request], Awaitable[Response]]:
     """Return the endpoint of a signal."""
 
     async def receive(request: Request) -> Response:
-        is_json = _is_json(request)
-        request.scope[REFUSE] = partial(_refusal, is_json=is_json)
-
-        def read(app: Context, body: bytes, received_ms: int) -> Decoded:
-            limits = Limits(received_ms, app.settings.events_max, app.store.kept.events_s * 1000)
-            return signal.decode(body, app.options, limits, is_json=is_json)
-
+        read = _Reader(signal, _is_json(request))
+        if read.is_json is not None:  # else it is somebody with curl, rather than a sender that reads a Status
+            request.scope[REFUSE] = partial(_refusal, is_json=read.is_json)
         outcome, decoded, quarantined = await take(request, read, signal.dialect, may_drop=True)
-        return _accepted(signal, *_not_counted(signal, outcome, decoded, bool(quarantined)), is_json=is_json)
+        return _accepted(signal, *_not_counted(signal, outcome, decoded, bool(quarantined)), is_json=bool(read.is_json))
 
     return receive
 
 
-def _is_json(request: Request) -> bool:
-    """Return which of the two types a body has.
+async def export(app: Context, service: str, key: Key, incoming: Sent) -> bytes:
+    """Store what a call of one of `SERVICES` brings; return its response, in protobuf, once it is on disk.
+
+    Raises:
+        RequestError: nothing of it was kept.
+    """
+    signal = SERVICES[service]
+    read = _Reader(signal, is_json=False)
+    outcome, decoded, quarantined = await take_body(app, key, incoming, read, signal.dialect, may_drop=True)
+    return bytes(_accepted(signal, *_not_counted(signal, outcome, decoded, bool(quarantined)), is_json=False).body)
+
+
+class _Reader:
+    """Makes events of a body.
+
+    Attributes:
+        is_json: which of the two types it has; None until its first byte has told.
+    """
+
+    def __init__(self, signal: _Signal, is_json: bool | None) -> None:
+        self._signal = signal
+        self.is_json = is_json
+
+    def __call__(self, app: Context, body: bytes, received_ms: int) -> Decoded:
+        """Return the events."""
+        if self.is_json is None:
+            # A message of protobuf can begin with white space, but does not also end with a brace then.
+            text = body.strip() if body[:1].isspace() else body.rstrip()
+            self.is_json = text.startswith(b"{") and text.endswith(b"}")
+        limits = Limits(received_ms, app.settings.events_max, app.store.kept.events_s * 1000)
+        return self._signal.decode(body, app.options, limits, is_json=self.is_json)
+
+
+def _is_json(request: Request) -> bool | None:
+    """Return which of the two types a body has; None where the header leaves it open.
 
     Raises:
         UnsupportedMediaType: neither.
     """
     sent = request.headers.get("content-type", "")
     name = sent.partition(";")[0].strip().lower()
-    if name not in (_JSON, _PROTOBUF):
+    if name not in _TYPES:
+        context(request).mistakes.note(Mistake.CONTENT_TYPE, client_address(request))
         raise UnsupportedMediaType(
             f"Content-Type {sent[:64]!r} is not OTLP's; send {_PROTOBUF} or {_JSON}",
             param="Content-Type",
             code="unsupported_content_type",
         )
-    return name == _JSON
+    return _TYPES[name]
 
 
 def _not_counted(signal: _Signal, outcome: Outcome, decoded: Decoded, is_kept: bool) -> tuple[int, str]:
@@ -140,21 +187,38 @@ def _accepted(signal: _Signal, rejected: int, message: str, *, is_json: bool) ->
     return Response(response.SerializeToString(), media_type=_PROTOBUF)
 
 
-def _refusal(error: RequestError, *, is_json: bool) -> Response:
-    """Return an error as a Status."""
-    # A key that is wrong stays wrong: who is asked to try again later would do that, with every batch.
+def judged(error: RequestError) -> tuple[int, int, int | None]:
+    """Return what a sender is to make of an error: HTTP's status, gRPC's code, and after how many seconds to try again.
+
+    There are none where that cannot help. A key that is wrong stays wrong: who is asked to try again later would do
+    that, with every batch.
+    """
     is_hopeless = error.code == "too_many_attempts"
     status = 401 if is_hopeless else error.status
-    code = int(_CODES.get(status, Code.INTERNAL))
+    return status, int(_CODES.get(status, Code.INTERNAL)), None if is_hopeless else error.retry_after_s
+
+
+def _refusal(error: RequestError, *, is_json: bool) -> Response:
+    """Return an error as a Status."""
+    status, code, retry_after_s = judged(error)
     if is_json:
         content = msgspec.json.encode({"code": code, "message": error.message})
     else:
         content = Status(code=code, message=error.message).SerializeToString()
     response = Response(content, status, media_type=_JSON if is_json else _PROTOBUF)
-    if error.retry_after_s is not None and not is_hopeless:
-        response.headers["retry-after"] = str(error.retry_after_s)
+    if retry_after_s is not None:
+        response.headers["retry-after"] = str(retry_after_s)
     return response
 
+
+SERVICES: Final = {
+    f"/opentelemetry.proto.collector.{name}Service/Export": signal
+    for name, signal in (
+        ("trace.v1.Trace", _TRACES),
+        ("metrics.v1.Metrics", _METRICS),
+    )
+}
+"""What is called over gRPC."""
 
 routes = [
     Route("/v1/traces", receiver(_TRACES), methods=["POST"]),

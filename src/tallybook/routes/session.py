@@ -15,6 +15,7 @@ from tallybook.event import Text
 from tallybook.keys import Key, Scope
 from tallybook.routes.context import (
     answer,
+    client_address,
     context,
     find_key,
     refuse_other_origins,
@@ -34,8 +35,8 @@ async def sign_in(request: Request) -> Response:
     """Begin a session of a key; one that may read is enough."""
     refuse_other_origins(request)
     wanted: SignIn = await typed_body(request, SignIn)
-    key = find_key(request, wanted.key.strip(), Scope.READ)
     app = context(request)
+    key = find_key(app, client_address(request), wanted.key.strip(), Scope.READ)
     if former := session_token(request):
         app.keys.sign_out(former)  # its token would be good for hours more, and nobody could end it
     token = app.keys.sign_in(key.id, now_s(), app.settings.session_s_max)

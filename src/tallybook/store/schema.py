@@ -171,7 +171,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
            FROM series WHERE series.series_id = events.series_id AND id IS NOT NULL
              AND dialect IN ('litellm', 'openai', 'anthropic', 'otlp')
              AND kind NOT IN ('vector_stores', 'code_interpreter_sessions')
-             AND NOT regexp_full_match(id, '(chatcmpl|cmpl)-[0-9]{0,3}')""",
+             AND NOT regexp_full_match(id, '(chatcmpl-|cmpl-|resp_)(0|[1-9][0-9]{0,2})?')""",
         "DROP VIEW facts",
         f"CREATE VIEW facts AS SELECT * REPLACE ({_FACTS}), rowid AS row_number FROM events",
         """CREATE TABLE past_calls (organization_id VARCHAR NOT NULL, kind VARCHAR NOT NULL, id VARCHAR NOT NULL,
