@@ -556,7 +556,7 @@ def test_what_is_taken_along_of_costs_says_what_has_no_price(
 def test_what_a_source_did_stands_there_with_what_to_do(
     page: Page, api: httpx.Client, server: Server, organization: str
 ) -> None:
-    asked = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o", "gen_ai.response.id": "resp_1"}
+    asked = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o", "gen_ai.response.id": "resp_68f0a1b2"}
     for count in (9, 10):
         call = span({**asked, "gen_ai.usage.input_tokens": count, "gen_ai.usage.output_tokens": 2})
         api.post("/v1/traces", json=traces(call)).raise_for_status()
@@ -565,7 +565,7 @@ def test_what_a_source_did_stands_there_with_what_to_do(
     (said,) = page.locator("section[aria-label=Sources] li").all_inner_texts()
     assert "OpenTelemetry: calls were reported with another input_tokens than before. The first report stands." in said
     assert "switch off" in said
-    assert "such as resp_1" in said
+    assert "such as resp_68f0a1b2" in said
 
 
 NOTICES = [
