@@ -202,7 +202,7 @@ def test_what_the_price_depends_on_is_read_from_every_usage_object(
 ) -> None:
     (event,) = SOURCES[source].events(MAKE[source](**fields), NO_OPTIONS)
     assert event.get("service_tier") == tier
-    assert event.get("inference_geo") in (place, None)  # None as long as no kind has it
+    assert event.get("inference_geo") == place
 
 
 def iterated(*iterations: Event, **top: Any) -> Event:
@@ -397,6 +397,7 @@ COSTS: list[tuple[Event, str | None]] = [
     ({"cost": 0, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.02895}}, "0.02895"),
     ({"cost": 0.0015, "is_byok": True, "cost_details": {"upstream_inference_cost": 0.03}}, "0.0315"),
     ({"cost": 0.95, "cost_details": {"upstream_inference_cost": 19}}, "19.95"),
+    ({"cost": 0.00123, "cost_details": {"upstream_inference_cost": 0.00123}}, "0.00123"),
     ({"cost_in_usd_ticks": 37_756_000}, "0.0037756"),
     ({"cost": {"input_tokens_cost": 0.1, "total_cost": 0.3}}, "0.3"),
     ({"estimated_cost": 0.0000268}, "0.0000268"),
@@ -423,15 +424,40 @@ def test_pictures_that_are_billed_by_tokens_are_charged_by_them_alone() -> None:
         "input_tokens_details": {"text_tokens": 144, "image_tokens": 3200},
     }
     pictures, tokens = SOURCES["openai"].events(image(**used), NO_OPTIONS)
-    assert (pictures["kind"], pictures["images"], pictures["cost"]["value"]) == ("images", 2, 0)
+    assert (pictures["kind"], pictures["images"], pictures["quality"]) == ("images", 2, "tokens")
     assert (tokens["kind"], tokens["input_tokens"], tokens["input_image_tokens"]) == ("completions", 3344, 3200)
     assert (tokens["output_tokens"], tokens["output_image_tokens"]) == (1056, 1056)
+
+
+def test_the_tokens_of_pictures_drawn_in_a_response_are_charged_once() -> None:
+    drawn = {"type": "image_generation_call", "status": "completed", "quality": "high"}
+    used = {"input_tokens": 20, "output_tokens": 30, "input_tokens_details": {"text_tokens": 20, "image_tokens": 0}}
+    answer = {
+        "object": "response",
+        "id": "r",
+        "created_at": T,
+        "model": "gpt-5",
+        "output": [drawn | {"id": "ig_1"}, drawn | {"id": "ig_2"}],
+        "tools": [{"type": "image_generation", "model": "gpt-image-1"}],
+        "tool_usage": {"image_gen": used, "new_tool": {"num_requests": 1}},
+        "usage": {"input_tokens": 5, "output_tokens": 1},
+    }
+    options = Options()
+    own, first, second, tokens = SOURCES["openai"].events(answer, options)
+    assert (own["id"], own["input_tokens"], own["model"]) == ("r", 5, "gpt-5")
+    assert [(each["kind"], each["id"], each["quality"]) for each in (first, second)] == [
+        ("images", "ig_1", "tokens"),
+        ("images", "ig_2", "tokens"),
+    ]
+    assert (tokens["id"], tokens["model"], tokens["input_tokens"]) == ("r#image_generation", "gpt-image-1", 20)
+    assert tokens["output_image_tokens"] == 30
+    assert dict(options.unread) == {"tool_usage.new_tool.num_requests": 1}
 
 
 @pytest.mark.parametrize("usage", [{}, {"generated_images": 2, "output_tokens": 4096}])
 def test_other_pictures_are_charged_as_pictures(usage: Event) -> None:
     (event,) = SOURCES["openai"].events(image(**usage), NO_OPTIONS)
-    assert (event["kind"], event["images"], event.get("cost")) == ("images", 2, None)
+    assert (event["kind"], event["images"], event.get("quality")) == ("images", 2, None)
 
 
 def call(**fields: Any) -> Event:
@@ -502,7 +528,7 @@ def test_a_long_id_is_an_id(source: str, length: int) -> None:
     assert len(event["id"]) <= 256
 
 
-@pytest.mark.parametrize("text", ["chatcmpl-7", "chatcmpl-998", "cmpl-12", "resp_123", "chatcmpl-A1", "", " ", "0"])
+@pytest.mark.parametrize("text", ["chatcmpl-7", "chatcmpl-998", "cmpl-12", "resp_123456", "chatcmpl-A1", "", " ", "0"])
 def test_ids_of_servers_that_use_them_again_are_known(text: str) -> None:
     assert not is_unique_id(text)
 

@@ -321,7 +321,7 @@ class _Answer:
             identity = self._common["id"] and call_id(f"{self._common['id']}#image_generation")
             common = self._common | {"id": identity, "model": self._tool("image_generation").text("model")}
             picture, *tokens = image_events(common, usage, OPENAI)
-            found = [event | {name: picture[name] for name in ("cost",) if name in picture} for event in found]
+            found = [event | ({"quality": picture["quality"]} if "quality" in picture else {}) for event in found]
             found += tokens
         return found
 

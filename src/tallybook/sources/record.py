@@ -268,7 +268,8 @@ def call_id(text: str) -> str:
 
 
 _WEAK_IDS: Final = re.compile(
-    r"(chatcmpl-|cmpl-|resp_)(0|[1-9][0-9]{0,2})|(chatcmpl-|cmpl-)?A1|koboldcpp|(chatcmpl|cmpl)-?|0|null|none|unknown",
+    r"(chatcmpl-|cmpl-)(0|[1-9][0-9]{0,2})|resp_(0|[1-9][0-9]{0,5})"
+    r"|(chatcmpl-|cmpl-)?A1|koboldcpp|(chatcmpl|cmpl)-?|0|null|none|unknown",
     re.IGNORECASE,
 )
 
@@ -276,9 +277,10 @@ _WEAK_IDS: Final = re.compile(
 def is_unique_id(text: str) -> bool:
     """Whether the id of an answer tells it from all others by itself.
 
-    Not so those of servers that draw from a thousand numbers, or have one id for all answers. Sources: Ollama's
-    addresses in OpenAI's shape (``chatcmpl-``, ``cmpl-`` or ``resp_`` and a random number below 999); KoboldCpp
-    (``chatcmpl-A1``, ``cmpl-A1``, and ``koboldcpp`` in streams); servers that write the prefix alone, or nothing.
+    Not so those of servers that draw from few numbers, or have one id for all answers. Sources: Ollama's addresses in
+    OpenAI's shape (``chatcmpl-`` or ``cmpl-`` and a random number below 999, ``resp_`` and one below 999,999);
+    KoboldCpp (``chatcmpl-A1``, ``cmpl-A1``, and ``koboldcpp`` in streams); servers that write the prefix alone, or
+    nothing.
     """
     return bool(text.strip()) and _WEAK_IDS.fullmatch(text) is None
 

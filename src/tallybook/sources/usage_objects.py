@@ -208,10 +208,12 @@ def reported_cost(usage: Fields) -> Event | None:
     if told is None:
         return cost(usage.values.get("estimated_cost"))
     charge, upstream = cost(told), usage.values.get("cost_details")
-    if usage.values.get("is_byok") is False or not isinstance(upstream, Mapping):
+    providers = cost(upstream.get("upstream_inference_cost")) if isinstance(upstream, Mapping) else None
+    if charge is None or providers is None:
         return charge
-    providers = cost(upstream.get("upstream_inference_cost"))
-    return charge and (cost(charge["value"] + providers["value"]) if providers else charge)
+    # Without a word of whose key it was: the charge for using one's own is a fraction of the provider's.
+    is_own_key = usage.values.get("is_byok", providers["value"] > charge["value"])
+    return cost(charge["value"] + providers["value"]) if is_own_key else charge
 
 
 _TICKS: Final = Decimal(10**10)
@@ -317,6 +319,10 @@ def _numbered(identity: str | None, name: str, number: int) -> str | None:
     return call_id(f"{identity}#{name}-{number}") if identity else None
 
 
+_BY_TOKENS: Final = "tokens"
+"""The quality of pictures whose tokens are recorded: the price book has them for nothing beside those."""
+
+
 def image_events(common: Event, usage: Fields, dialect: Dialect, **image: Any) -> list[Event]:
     """Return the events of pictures: how many, and the tokens they took where the provider bills those.
 
@@ -337,5 +343,5 @@ def image_events(common: Event, usage: Fields, dialect: Dialect, **image: Any) -
         return [pictures]
     if output := counts.get("output", 0):
         counts.setdefault("image output", max(0, output - counts.get("text output", 0)))
-        pictures["cost"] = {"value": 0, "currency": "usd"}
+        pictures["quality"] = _BY_TOKENS
     return [pictures, made("completions", common, **event_fields(counts))]
