@@ -438,7 +438,7 @@ class TestOpenAI:
             other.track(client)
 
     def test_what_is_no_client_is_refused_at_once(self, tallybook: Tallybook) -> None:
-        with pytest.raises(TypeError, match=r"httpx\.Client is no client of OpenAI"):
+        with pytest.raises(TypeError, match=r"httpx\.Client is not a client of OpenAI"):
             tallybook.track(httpx.Client())
 
     def test_a_response_and_all_its_tools_are_told(

@@ -13,6 +13,7 @@ import logging
 import uuid
 from typing import Any, Callable, NamedTuple, Protocol, TypeVar
 
+from tallybook.client import native
 from tallybook.client.answer import ANTHROPIC, OPENAI, Fields, essentials, fields
 from tallybook.client.stream import Watch
 
@@ -77,7 +78,7 @@ def track(client: Client, recorder: Recorder, *, asks_for_usage: bool) -> Client
     """Have all calls of a client recorded, and of its copies; return the client.
 
     Args:
-        client: of OpenAI or Anthropic, synchronous or not.
+        client: of OpenAI, Anthropic or Ollama, synchronous or not, or boto3's for ``bedrock-runtime``.
         recorder: is told.
         asks_for_usage: streams of chats that were not asked for their usage are, and the chunk with it is left out.
 
@@ -91,17 +92,32 @@ def track(client: Client, recorder: Recorder, *, asks_for_usage: bool) -> Client
         if tracker.recorder is recorder:
             return client
         raise ValueError("this client is tracked already, for another Tallybook")
+    if own := native.methods(base, recorder):
+        return _made_of(client, own, _Native(recorder))
     process = getattr(base, "_process_response", None)
     if not callable(process) or not callable(getattr(base, "request", None)):
         raise TypeError(
-            f"{base.__module__}.{base.__qualname__} is no client of OpenAI or Anthropic that can be tracked"
+            f"{base.__module__}.{base.__qualname__} is not a client of OpenAI, Anthropic, Ollama or Bedrock that can "
+            "be tracked"
         )
     dialect = ANTHROPIC if any(part.__module__.split(".")[0] == ANTHROPIC for part in base.__mro__) else OPENAI
     tracker = _Tracker(recorder, dialect, asks_for_usage=asks_for_usage and dialect == OPENAI)
     methods = _awaiting if inspect.iscoroutinefunction(process) else _blocking
+    return _made_of(client, methods(base, tracker), tracker)
+
+
+class _Native(NamedTuple):
+    """What a tracked client with a protocol of its own has for a tracker."""
+
+    recorder: Recorder
+
+
+def _made_of(client: Client, methods: dict[str, Any], tracker: Any) -> Client:
+    """Return a client with some methods of its own replaced."""
+    base = type(client)
     # A class of the same name: the client tells the provider its own.
     names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
-    client.__class__ = type(base.__name__, (base,), {**names, **methods(base, tracker), "_tallybook_tracker": tracker})
+    client.__class__ = type(base.__name__, (base,), {**names, **methods, "_tallybook_tracker": tracker})
     return client
 
 
