@@ -55,7 +55,7 @@ def cost(book: PriceBook, when: str, tokens: int = MILLION, part: str = "input",
         ("deepseek-v4-pro", "2026-10-10T02:00:00Z", "0.66"),
         ("deepseek-v4-pro", "2026-10-11T02:00:00Z", "0.66"),
         ("deepseek-v4-pro", "2026-10-12T02:00:00Z", "1.32"),
-        ("deepseek/deepseek-v4-pro", "2026-10-12T02:00:00Z", "1.32"),
+        ("deepseek:deepseek-v4-pro", "2026-10-12T02:00:00Z", "1.32"),
         # So are public holidays: the National Day's week.
         ("deepseek-v4-pro", "2026-09-30T02:00:00Z", "1.32"),
         ("deepseek-v4-pro", "2026-10-01T02:00:00Z", "0.66"),

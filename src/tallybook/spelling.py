@@ -57,7 +57,6 @@ _SELLERS: Final[Mapping[str, str]] = {
     "fireworks": "fireworks",
     "fireworks_ai": "fireworks",
     "groq": "groq",
-    "minimax": "minimax",
     "novita": "novita",
     "perplexity": "perplexity",
     "together": "together",
@@ -67,6 +66,8 @@ _SELLERS: Final[Mapping[str, str]] = {
 }
 """The same of providers that sell under names of their own: what they sell, others sell as well, at other prices."""
 _PROXIES: Final = re.compile(r"(litellm_proxy|litellm)/")
+_RESOLD: Final = re.compile(r"mistralai/|deepseek/deepseek-v\d")
+"""Names of open weights on OpenRouter, where others sell them as well, that look like a provider's own."""
 _BEFORE: Final = re.compile(r"([a-z0-9_.-]+)[/:](.+)")
 """A provider before a model: LiteLLM and others write a slash, pydantic-ai and LangChain a colon."""
 _ARN: Final = re.compile(r"arn:aws[a-z-]*:bedrock:([a-z0-9-]*):\d*:(?:foundation-model|inference-profile)/(.+)")
@@ -115,6 +116,8 @@ def offer(model: str) -> Offer | None:
         if form.fullmatch(name):
             return read(name)
     before = _BEFORE.fullmatch(name)
+    if _RESOLD.match(name):
+        return None
     if before and (reader := _READERS.get(before[1])):
         return reader(before[2])
     # What stands before a model may be anybody: only these two providers have such names themselves.
