@@ -4,6 +4,7 @@ from base64 import b64encode
 from typing import Any
 
 from google.protobuf.json_format import ParseDict
+from opentelemetry.proto.logs.v1.logs_pb2 import LogsData
 from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
@@ -47,16 +48,27 @@ def span(values: Json, **fields: Any) -> Json:
     }
 
 
-def traces(*spans: Json, resource: Json | None = None) -> Json:
+def log(values: Json, **fields: Any) -> Json:
+    return {"timeUnixNano": str(END_NS), "body": {"stringValue": "secret"}, "attributes": attributes(values), **fields}
+
+
+def logs(*records: Json, resource: Json | None = None, scope: str = "test") -> Json:
+    """A body of logs of one service."""
+    scope_logs = [{"scope": {"name": scope}, "logRecords": list(records)}]
+    sender = {"attributes": attributes(SERVICE if resource is None else resource)}
+    return {"resourceLogs": [{"resource": sender, "scopeLogs": scope_logs}]}
+
+
+def traces(*spans: Json, resource: Json | None = None, scope: str = "test") -> Json:
     """A body of traces of one service."""
-    scope_spans = [{"scope": {"name": "test"}, "spans": list(spans)}]
+    scope_spans = [{"scope": {"name": scope}, "spans": list(spans)}]
     sender = {"attributes": attributes(SERVICE if resource is None else resource)}
     return {"resourceSpans": [{"resource": sender, "scopeSpans": scope_spans}]}
 
 
-def metrics(*measured: Json, resource: Json | None = None) -> Json:
+def metrics(*measured: Json, resource: Json | None = None, scope: str = "test") -> Json:
     """A body of metrics of one service."""
-    scope_metrics = [{"scope": {"name": "test"}, "metrics": list(measured)}]
+    scope_metrics = [{"scope": {"name": scope}, "metrics": list(measured)}]
     sender = {"attributes": attributes(SERVICE if resource is None else resource)}
     return {"resourceMetrics": [{"resource": sender, "scopeMetrics": scope_metrics}]}
 
@@ -87,6 +99,8 @@ def in_protobuf(body: Json) -> bytes:
     """The same body in protobuf, whose JSON has ids in base64, other than OTLP's."""
     if "resourceMetrics" in body:
         return ParseDict(body, MetricsData(), ignore_unknown_fields=True).SerializeToString()
+    if "resourceLogs" in body:
+        return ParseDict(_in_base64(body), LogsData(), ignore_unknown_fields=True).SerializeToString()
     return ParseDict(_in_base64(body), TracesData(), ignore_unknown_fields=True).SerializeToString()
 
 

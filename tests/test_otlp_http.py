@@ -8,9 +8,10 @@ import httpx
 import pytest
 from google.rpc.code_pb2 import Code
 from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from tests.otlp_shaped import END_NS, Json, histogram, in_protobuf, metrics, point, span, traces
+from tests.otlp_shaped import END_NS, Json, histogram, in_protobuf, log, logs, metrics, point, span, traces
 from tests.support import Server
 
 JSON, PROTOBUF = "application/json", "application/x-protobuf"
@@ -31,6 +32,66 @@ def encoded(body: Json, media: str) -> bytes:
 def post(api: httpx.Client, body: Json | bytes, media: str = JSON, **headers: str) -> httpx.Response:
     content = body if isinstance(body, bytes) else encoded(body, media)
     return api.post("/v1/traces", content=content, headers={"content-type": media, **headers})
+
+
+@PLACES
+@pytest.mark.parametrize(
+    ("path", "body", "items"),
+    [
+        ("/v1/logs", logs, ("rejectedLogRecords", "rejected_log_records")),
+        ("/api/public/otel/v1/traces", traces, ("rejectedSpans", "rejected_spans")),
+    ],
+)
+def test_other_addresses_answer_as_that_of_spans_does(
+    api: httpx.Client, path: str, body: Any, items: tuple[str, str], media: str
+) -> None:
+    calls = [CALL | TOKENS | {"gen_ai.response.id": f"{path}-{number}"} for number in range(3)]
+    bad = {"gen_ai.request.model": "gpt-4o", "app.tokens": 9}
+    made = log if body is logs else span
+    for _ in range(2):
+        content = encoded(body(*map(made, [*calls, bad])), media)
+        answer = api.post(path, content=content, headers={"content-type": media}).raise_for_status()
+        if media == JSON:
+            assert answer.json()["partialSuccess"][items[0]] == "1"
+        else:
+            response = ExportLogsServiceResponse if body is logs else ExportTraceServiceResponse
+            success = response.FromString(answer.content).partial_success
+            assert (getattr(success, items[1]), "app.tokens" in success.error_message) == (1, True)
+    assert used(api) == 3
+    (kept,) = api.get(f"{USAGE}/quarantine").json()["data"]
+    assert kept["source"] == ("otlp-logs" if body is logs else "otlp")
+    assert status(api.post(path, content=b"{", headers={"content-type": JSON}))[:2] == (400, Code.INVALID_ARGUMENT)
+
+
+def test_a_log_record_in_quarantine_counts_once_it_is_mended(api: httpx.Client) -> None:
+    bad = log({"event.name": "done", "llm.model": "gpt-4o", **TOKENS})
+    api.post("/v1/logs", json=logs(bad)).raise_for_status()
+    (kept,) = api.get(f"{USAGE}/quarantine").json()["data"]
+    event = kept["event"]
+    event["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0]["attributes"] += log(CALL)["attributes"]
+    replayed = api.post(f"{USAGE}/quarantine/{kept['id']}/replay", json=event)
+    assert (replayed.json()["accepted"], used(api)) == (1, 1)
+
+
+def test_a_collectors_file_of_logs_is_taken(api: httpx.Client) -> None:
+    lines = [logs(log(CALL | TOKENS | {"gen_ai.response.id": f"resp_{at}"}), log({})) for at in range(3)]
+    content = "\n".join(map(json.dumps, lines))
+    receipt = api.post(f"{USAGE}/events/otlp-logs", content=content).raise_for_status().json()
+    assert (receipt["accepted"], receipt["ignored"], receipt["rejected"], used(api)) == (3, 3, 0, 3)
+
+
+@pytest.mark.parametrize("first", ["spans", "logs"])
+def test_of_a_session_without_request_ids_one_signal_counts(api: httpx.Client, first: str) -> None:
+    counts = {"input_tokens": 5, "output_tokens": 2, "cache_read_tokens": 4}
+    values = {"model": "claude-sonnet-4-5", "session.id": "s1", "event.name": "api_request"} | counts
+    sent = {
+        "spans": ("/v1/traces", traces(span(values, name="claude_code.llm_request"))),
+        "logs": ("/v1/logs", logs(log(values))),
+    }
+    for signal in sorted(sent, key=lambda name: name != first):
+        path, body = sent[signal]
+        assert api.post(path, json=body).raise_for_status().json() == {}
+    assert (used(api), used(api, "input_tokens")) == (1, 9)
 
 
 def told(answer: httpx.Response) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""Bytes of OTLP to records: spans of model calls, and points of token metrics.
+"""Bytes of OTLP to records: spans and log records of model calls, and points of token metrics.
 
 As with events of ours, all of a body is read as columns at once, and only when something is wrong one span after the
 other. Knows nothing of HTTP or the store.
@@ -13,11 +13,22 @@ from tallybook.columns import Columns, read_columns
 from tallybook.errors import BodyTooLarge, InvalidRequest
 from tallybook.event import CONTROL, Event, Fault
 from tallybook.ingest.decode import COLUMNS_MIN, Decoded, Rejected, collect, records_of, split
-from tallybook.sources.otlp import DELTA, NotOtlp, points_record, read_points, read_spans, span_record
-from tallybook.sources.otlp_metrics import METRICS, group_events, grouped
-from tallybook.sources.otlp_spans import SpanKey, repeated, span_events, wanted
+from tallybook.sources import otlp_logs, otlp_spans
+from tallybook.sources.otlp import (
+    DELTA,
+    NotOtlp,
+    Span,
+    log_record,
+    points_record,
+    read_logs,
+    read_points,
+    read_spans,
+    span_record,
+)
+from tallybook.sources.otlp_lines import SpanKey, key_of, note_above, note_alike, repeated, settled
+from tallybook.sources.otlp_metrics import group_events, grouped, is_read
+from tallybook.sources.record import Elsewhere, FaultyRecord, Options, Source, Unsure
 from tallybook.sources.record import Event as Fields
-from tallybook.sources.record import FaultyRecord, Options, Source
 
 _EVENTS: Final = list[Event]  # type: ignore[valid-type]
 _KEPT_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -44,7 +55,7 @@ class _Read(NamedTuple):
     Attributes:
         place: where it is in the body.
         events: at least one.
-        item: what it was: a span, or points that belong together.
+        item: what it was: a span, a log record, or points that belong together.
     """
 
     place: int
@@ -73,12 +84,17 @@ def decode_metrics(body: bytes, options: Options, limits: Limits, *, is_json: bo
     return _decode_whole(_METRICS, body, options, limits, is_json=is_json)
 
 
+def decode_logs(body: bytes, options: Options, limits: Limits, *, is_json: bool) -> Decoded:
+    """Return the events of log records, likewise; there may be ten times as many log records as `events_max`."""
+    return _decode_whole(_LOGS, body, options, limits, is_json=is_json)
+
+
 def decode_lines(
     source: Source, options: Options, body: bytes, now_ms: int, events_max: int, since_ms: int = 0
 ) -> Decoded:
     """Return the events of a collector's file, each of whose lines is a body in JSON.
 
-    Places are those of spans or points in all of the lines. Nothing is kept of a line that is no OTLP.
+    Places are those of spans, log records or points in all of the lines. Nothing is kept of a line that is no OTLP.
 
     Args:
         source: what the lines hold, by its name.
@@ -117,7 +133,7 @@ def _decode_whole(signal: "_Signal", body: bytes, options: Options, limits: Limi
 
 
 class _Signal(NamedTuple):
-    """What differs between spans and points.
+    """What differs between spans, log records and points.
 
     Attributes:
         message: what a body is.
@@ -145,7 +161,7 @@ class _Found:
     """
 
     def __init__(self, signal: _Signal, options: Options, limits: Limits) -> None:
-        self.options = options
+        self.options = options.of_request()
         self.count = 0
         self.read: list[_Read] = []
         self.ignored = 0
@@ -154,12 +170,12 @@ class _Found:
         self._rejected: list[Rejected] = []
         self._kept_bytes = 0
 
-    def next_place(self) -> int:
-        """Return the place of one more item; raises `BodyTooLarge`."""
+    def next_place(self, waiting: int = 0) -> int:
+        """Return the place of one more item, while so many wait to be decided; raises `BodyTooLarge`."""
         events_max = self._limits.events_max
         if self.count >= events_max * self._signal.items_per_event:
             raise _too_many(events_max * self._signal.items_per_event, self._signal.items)
-        if len(self.read) + len(self._rejected) > events_max:
+        if len(self.read) + len(self._rejected) + waiting > events_max:
             raise _too_many(events_max, "events")
         self.count += 1
         return self.count - 1
@@ -179,7 +195,7 @@ class _Found:
         columns = _columns(events, self._limits) if len(events) >= COLUMNS_MIN else None
         if columns is not None:
             indexes = [item.place for item in self.read for _ in item.events]
-            return Decoded([], indexes, self._rejected, columns, self.ignored)
+            return self._noted(Decoded([], indexes, self._rejected, columns, self.ignored))
         checked = []
         for place, made, item in self.read:
             records = records_of(made, self._limits.now_ms)
@@ -189,7 +205,10 @@ class _Found:
                 checked.append((place, b"", records))
         decoded = collect(checked, self._limits.since_ms)
         rejected = sorted([*decoded.rejected, *self._rejected], key=lambda each: each.index)
-        return decoded._replace(rejected=rejected, ignored=self.ignored)
+        return self._noted(decoded._replace(rejected=rejected, ignored=self.ignored))
+
+    def _noted(self, decoded: Decoded) -> Decoded:
+        return decoded._replace(unread=self.options.unread, alike=self.options.alike)
 
 
 def _too_many(most: int, items: str) -> BodyTooLarge:
@@ -199,30 +218,62 @@ def _too_many(most: int, items: str) -> BodyTooLarge:
 def _add_spans(found: _Found, body: bytes, is_json: bool) -> None:
     before = len(found.read)
     parents: dict[SpanKey, str] = {}
-    for span in read_spans(body, wanted(found.options), is_json=is_json):
-        place = found.next_place()
+    roots: set[SpanKey] = set()
+    unsure: list[tuple[int, Span, Unsure]] = []
+    for span in read_spans(body, otlp_spans.names(found.options), is_json=is_json):
+        place = found.next_place(len(unsure))
         if span.parent_id:
             parents[span.trace_id, span.span_id] = span.parent_id
+        else:
+            roots.add((span.trace_id, span.span_id))
         try:
-            events = span_events(span, found.options)
+            events = otlp_spans.span_events(span, found.options)
+        except Unsure as doubt:
+            unsure.append((place, span, doubt))
+            continue
         except FaultyRecord as error:
-            found.reject(place, span, error.faults)
+            found.reject(place, span, error.faults, is_mendable=not isinstance(error, Elsewhere))
             continue
         if events:
             found.read.append(_Read(place, events, span))
         else:
             found.ignored += 1
-    twice = repeated([(each.item, each.events[0]) for each in found.read[before:]], parents)
-    if twice:
-        calls = [each for each in found.read[before:] if (each.item.trace_id, each.item.span_id) not in twice]
-        found.ignored += len(found.read) - before - len(calls)
-        found.read[before:] = calls
+    calls = [(each.item, each.events[0]) for each in found.read[before:]]
+    verdicts = settled(calls, [(span, doubt) for _, span, doubt in unsure], parents, found.options)
+    for (place, span, problem), verdict in zip(unsure, verdicts, strict=True):
+        if verdict is None:
+            found.reject(place, span, problem.faults)
+        elif verdict:
+            found.read.append(_Read(place, problem.events, span))
+        else:
+            found.ignored += 1
+    if twice := repeated(calls, parents):
+        kept = [each for each in found.read[before:] if key_of(each.item) not in twice]
+        found.ignored += len(found.read) - before - len(kept)
+        found.read[before:] = kept
+        calls = [call for call in calls if key_of(call[0]) not in twice]
+    note_alike(calls, found.options)
+    note_above(calls, parents, roots, found.options)
+
+
+def _add_logs(found: _Found, body: bytes, is_json: bool) -> None:
+    for log in read_logs(body, otlp_logs.names(found.options), is_json=is_json):
+        place = found.next_place()
+        try:
+            events = otlp_logs.log_events(log, found.options)
+        except FaultyRecord as error:
+            found.reject(place, log, error.faults)
+            continue
+        if events:
+            found.read.append(_Read(place, events, log))
+        else:
+            found.ignored += 1
 
 
 def _add_points(found: _Found, body: bytes, is_json: bool) -> None:
     first = found.count
     points = []
-    for point in read_points(body, METRICS, is_json=is_json):
+    for point in read_points(body, is_read, is_json=is_json):
         found.next_place()
         points.append(point)
     for places in grouped(points):
@@ -231,7 +282,7 @@ def _add_points(found: _Found, body: bytes, is_json: bool) -> None:
             events = group_events(group, found.options)
         except FaultyRecord as error:
             # What is kept of them all is kept with the first.
-            is_mendable = all(point.temporality == DELTA for point in group)
+            is_mendable = all(point.temporality == DELTA for point in group) and not isinstance(error, Elsewhere)
             found.reject(first + places[0], group, error.faults, is_mendable=is_mendable)
             for place in places[1:]:
                 found.reject(first + place, None, error.faults, is_mendable=False)
@@ -244,7 +295,8 @@ def _add_points(found: _Found, body: bytes, is_json: bool) -> None:
 
 _TRACES: Final = _Signal("ExportTraceServiceRequest", "spans", 10, _add_spans, span_record)
 _METRICS: Final = _Signal("ExportMetricsServiceRequest", "data points", 1, _add_points, points_record)
-_SIGNALS: Final[Mapping[str, _Signal]] = {"otlp": _TRACES, "otlp-metrics": _METRICS}
+_LOGS: Final = _Signal("ExportLogsServiceRequest", "log records", 10, _add_logs, log_record)
+_SIGNALS: Final[Mapping[str, _Signal]] = {"otlp": _TRACES, "otlp-metrics": _METRICS, "otlp-logs": _LOGS}
 
 
 def _columns(events: Sequence[Fields], limits: Limits) -> Sequence[Columns] | None:

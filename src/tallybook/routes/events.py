@@ -39,7 +39,9 @@ _WHERE = {
 }
 _KEPT_BYTES_MAX = 64 * 1024
 """The largest bad event kept in quarantine. A good one is a tenth of that at the most."""
-_LINES_OF_MANY = ("otlp", "otlp-metrics")
+OWNER = "tallybook.owner"
+"""Where a request's scope has the organization of its key, once that is known."""
+_LINES_OF_MANY = ("otlp", "otlp-metrics", "otlp-logs")
 """Sources whose records hold many events each; a bad one spoils no other."""
 _INLINE_BYTES = 16 * 1024
 """Bodies up to here are decoded at once; a hop to another thread would take longer than the work."""
@@ -84,6 +86,7 @@ async def take(
 ) -> tuple[Outcome, Decoded, dict[int, Quarantined]]:
     """Store the events of a request's body; return once they are on disk: `take_body` over HTTP."""
     key = authorize(request, Scope.WRITE)
+    request.scope[OWNER] = key.organization_id
     app = context(request)
     receive_body = partial(read_body, request, app.settings.body_bytes_max)
     encoding = request.headers.get("content-encoding", "")

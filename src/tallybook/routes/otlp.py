@@ -1,4 +1,4 @@
-"""``POST /v1/traces`` and ``POST /v1/metrics``: OTLP over HTTP, protobuf and JSON.
+"""``POST /v1/traces``, ``/v1/logs`` and ``/v1/metrics``: OTLP over HTTP, protobuf and JSON.
 
 Answers, also of what goes wrong, are in the type of the request and in OTLP's manner: partial success for what is not
 counted, a Status for what is refused. A full quarantine refuses nothing here: senders try again for seconds only, and
@@ -7,13 +7,15 @@ then the good spans would be lost. A sender takes 400, 401, 403 and 413 for good
 Source: OTLP specification 1.x, "OTLP/HTTP Response".
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from google.rpc.code_pb2 import Code
 from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from starlette.requests import Request
@@ -22,11 +24,11 @@ from starlette.routing import Route
 
 from tallybook.errors import RequestError, UnsupportedMediaType
 from tallybook.ingest.decode import Decoded
-from tallybook.ingest.otlp import Limits, decode_metrics, decode_traces
+from tallybook.ingest.otlp import Limits, decode_logs, decode_metrics, decode_traces
 from tallybook.keys import Key
 from tallybook.mistakes import Mistake
 from tallybook.routes.context import REFUSE, Context, answer, client_address, context
-from tallybook.routes.events import Sent, is_worth_keeping, take, take_body
+from tallybook.routes.events import OWNER, Sent, is_worth_keeping, take, take_body
 from tallybook.store.protocol import Outcome
 
 _JSON: Final = "application/json"
@@ -58,7 +60,7 @@ _CODES: Final = {
 
 
 class _Signal(NamedTuple):
-    """One of the two endpoints.
+    """One of the three endpoints.
 
     Attributes:
         dialect: as quarantine and metrics have it.
@@ -87,11 +89,20 @@ _METRICS: Final = _Signal(
 )
 
 
+_LOGS: Final = _Signal(
+    "otlp-logs",
+    "Log records",
+    decode_logs,
+    ExportLogsServiceResponse,
+    ("rejected_log_records", "rejectedLogRecords"),
+)
+
+
 def receiver(signal: _Signal) -> Callable[[Request], Awaitable[Response]]:
     """Return the endpoint of a signal."""
 
     async def receive(request: Request) -> Response:
-        read = _Reader(signal, _is_json(request))
+        read = _Reader(signal, _is_json(request), request.scope)
         if read.is_json is not None:  # else it is somebody with curl, rather than a sender that reads a Status
             request.scope[REFUSE] = partial(_refusal, is_json=read.is_json)
         outcome, decoded, quarantined = await take(request, read, signal.dialect, may_drop=True)
@@ -107,7 +118,7 @@ async def export(app: Context, service: str, key: Key, incoming: Sent) -> bytes:
         RequestError: nothing of it was kept.
     """
     signal = SERVICES[service]
-    read = _Reader(signal, is_json=False)
+    read = _Reader(signal, False, {OWNER: key.organization_id})
     outcome, decoded, quarantined = await take_body(app, key, incoming, read, signal.dialect, may_drop=True)
     return bytes(_accepted(signal, *_not_counted(signal, outcome, decoded, bool(quarantined)), is_json=False).body)
 
@@ -119,8 +130,9 @@ class _Reader:
         is_json: which of the two types it has; None until its first byte has told.
     """
 
-    def __init__(self, signal: _Signal, is_json: bool | None) -> None:
+    def __init__(self, signal: _Signal, is_json: bool | None, scope: Mapping[str, Any]) -> None:
         self._signal = signal
+        self._scope = scope
         self.is_json = is_json
 
     def __call__(self, app: Context, body: bytes, received_ms: int) -> Decoded:
@@ -130,7 +142,8 @@ class _Reader:
             text = body.strip() if body[:1].isspace() else body.rstrip()
             self.is_json = text.startswith(b"{") and text.endswith(b"}")
         limits = Limits(received_ms, app.settings.events_max, app.store.kept.events_s * 1000)
-        return self._signal.decode(body, app.options, limits, is_json=self.is_json)
+        options = replace(app.options, owner=self._scope[OWNER])
+        return self._signal.decode(body, options, limits, is_json=self.is_json)
 
 
 def _is_json(request: Request) -> bool | None:
@@ -216,6 +229,7 @@ SERVICES: Final = {
     for name, signal in (
         ("trace.v1.Trace", _TRACES),
         ("metrics.v1.Metrics", _METRICS),
+        ("logs.v1.Logs", _LOGS),
     )
 }
 """What is called over gRPC."""
@@ -223,4 +237,6 @@ SERVICES: Final = {
 routes = [
     Route("/v1/traces", receiver(_TRACES), methods=["POST"]),
     Route("/v1/metrics", receiver(_METRICS), methods=["POST"]),
+    Route("/v1/logs", receiver(_LOGS), methods=["POST"]),
+    Route("/api/public/otel/v1/traces", receiver(_TRACES), methods=["POST"]),  # where Langfuse's SDK sends them
 ]

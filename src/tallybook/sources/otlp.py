@@ -1,7 +1,8 @@
-"""OTLP as it comes in, protobuf or JSON: read into spans, and into points of token metrics.
+"""OTLP as it comes in, protobuf or JSON: read into spans, log records, and points of token metrics.
 
-Of a span only the attributes that are asked for are read, so that prompts and answers, which instrumentations may put
-into others, are never looked at and never kept. What is read can be written as OTLP/JSON again, to be kept by itself.
+Of a span or a log record only the attributes that are asked for are read (`tallybook.sources.otlp_names`), and never a
+body, so that prompts and answers are never looked at and never kept. What is read can be written as OTLP/JSON again,
+to be kept by itself.
 
 Source: opentelemetry-proto 1.x, and "JSON Protobuf Encoding" of the OTLP specification: hexadecimal ids, 64-bit
 integers as numbers or as decimal text, enumerations as numbers, unknown fields passed over. Enumerations by name, which
@@ -11,14 +12,16 @@ other writers of JSON make of protobuf, are read as well.
 import hashlib
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
 from google.protobuf.message import DecodeError, Message
+from opentelemetry.proto.logs.v1.logs_pb2 import LogsData as LogsMessage
 from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData as MetricsMessage
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData as TracesMessage
 
+from tallybook.sources.otlp_names import READ, Names, counted
 from tallybook.sources.otlp_repair import repaired_json, text, tolerant
 
 Plain = str | int | float | bool
@@ -53,6 +56,7 @@ class Span(NamedTuple):
         is_error: it ended with an error.
         attributes: those that were asked for.
         resource: attributes of whoever sent it, likewise.
+        others: numbers under names of tokens that were not asked for, and True for a name of a model likewise.
         scope: name of the instrumentation.
     """
 
@@ -64,7 +68,34 @@ class Span(NamedTuple):
     is_error: bool
     attributes: Attributes
     resource: Attributes
+    others: Mapping[str, int | float] = {}
     scope: str = ""
+
+
+class Log(NamedTuple):
+    """A log record.
+
+    Attributes:
+        name: of the event; empty if it is none.
+        trace_id: hexadecimal, lower case; empty outside of spans.
+        span_id: likewise.
+        time_ns: when it happened, Unix nanoseconds; 0 where that is not said.
+        observed_ns: when it was first seen, likewise.
+        attributes: those that were asked for.
+        resource: attributes of whoever sent it, likewise.
+        others: as a span has them.
+        scope: name of the instrumentation.
+    """
+
+    name: str
+    trace_id: str
+    span_id: str
+    time_ns: int
+    observed_ns: int
+    attributes: Attributes
+    resource: Attributes
+    others: Mapping[str, int | float]
+    scope: str
 
 
 class Point(NamedTuple):
@@ -154,6 +185,31 @@ class TracesData(_Structure):
     resource_spans: list[_ResourceSpans] | None = None
 
 
+class _LogRecord(_Structure):
+    event_name: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    time_unix_nano: Number | None = None
+    observed_time_unix_nano: Number | None = None
+    attributes: list[_Attribute] | None = None
+
+
+class _ScopeLogs(_Structure):
+    scope: _Scope | None = None
+    log_records: list[_LogRecord] | None = None
+
+
+class _ResourceLogs(_Structure):
+    resource: _Resource | None = None
+    scope_logs: list[_ScopeLogs] | None = None
+
+
+class LogsData(_Structure):
+    """A body of logs."""
+
+    resource_logs: list[_ResourceLogs] | None = None
+
+
 class _DataPoint(_Structure):
     attributes: list[_Attribute] | None = None
     start_time_unix_nano: Number | None = None
@@ -195,62 +251,74 @@ class MetricsData(_Structure):
 
 _TRACES: Final = msgspec.json.Decoder(TracesData)
 _METRICS: Final = msgspec.json.Decoder(MetricsData)
+_LOGS: Final = msgspec.json.Decoder(LogsData)
 
 
 class _Wire(NamedTuple):
     """How the two encodings differ.
 
     Attributes:
-        attributes: plain attributes by name, those that are wanted or all.
+        attributes: plain attributes by name that are to be read, and what others there are, see `Span`.
         identity: an id in hexadecimal.
         total: what a point comes to.
         text: a name.
     """
 
-    attributes: Callable[[Any, Collection[str] | None], Attributes]
+    attributes: Callable[[Any, Names], tuple[Attributes, Mapping[str, int | float]]]
     identity: Callable[[Any], str]
     total: Callable[[Any], Plain | None]
     text: Callable[[Any], str]
 
 
-def read_spans(body: bytes, wanted: Collection[str], *, is_json: bool) -> Iterator[Span]:
+def read_spans(body: bytes, names: Names, *, is_json: bool) -> Iterator[Span]:
     """Return the spans of a body, in its order.
 
     Args:
         body: an ``ExportTraceServiceRequest``, whose fields are those of ``TracesData``.
-        wanted: names of the attributes to read.
+        names: how attributes are read.
         is_json: it is JSON, and not protobuf.
 
     Raises:
         NotOtlp: it is no such thing.
     """
     data, wire = _of_json(_TRACES, body) if is_json else _of_protobuf(TracesMessage, body)
-    return _spans(data, wanted, wire)
+    return _spans(data, names, wire)
 
 
-def read_points(body: bytes, metrics: Collection[str], *, is_json: bool) -> Iterator[Point]:
+def read_logs(body: bytes, names: Names, *, is_json: bool) -> Iterator[Log]:
+    """Return the log records of a body, an ``ExportLogsServiceRequest``, as `read_spans` does."""
+    data, wire = _of_json(_LOGS, body) if is_json else _of_protobuf(LogsMessage, body)
+    return _logs(data, names, wire)
+
+
+def read_points(body: bytes, is_read: Callable[[str], bool], *, is_json: bool) -> Iterator[Point]:
     """Return the points of some metrics of a body, in its order.
 
     Args:
         body: an ``ExportMetricsServiceRequest``.
-        metrics: names of the metrics to read.
+        is_read: whether the metric of a name is read.
         is_json: it is JSON, and not protobuf.
 
     Raises:
         NotOtlp: it is no such thing.
     """
     data, wire = _of_json(_METRICS, body) if is_json else _of_protobuf(MetricsMessage, body)
-    return _points(data, metrics, wire)
+    return _points(data, is_read, wire)
 
 
-def spans_of(record: Any, wanted: Collection[str]) -> Iterator[Span]:
+def spans_of(record: Any, names: Names) -> Iterator[Span]:
     """Return the spans of a decoded JSON value; raises `NotOtlp`."""
-    return _spans(_converted(record, TracesData), wanted, _JSON)
+    return _spans(_converted(record, TracesData), names, _JSON)
 
 
-def points_of(record: Any, metrics: Collection[str]) -> Iterator[Point]:
+def logs_of(record: Any, names: Names) -> Iterator[Log]:
+    """Return the log records of a decoded JSON value; raises `NotOtlp`."""
+    return _logs(_converted(record, LogsData), names, _JSON)
+
+
+def points_of(record: Any, is_read: Callable[[str], bool]) -> Iterator[Point]:
     """Return the points of some metrics of a decoded JSON value; raises `NotOtlp`."""
-    return _points(_converted(record, MetricsData), metrics, _JSON)
+    return _points(_converted(record, MetricsData), is_read, _JSON)
 
 
 def span_record(span: Span) -> bytes:
@@ -260,13 +328,29 @@ def span_record(span: Span) -> bytes:
         "spanId": span.span_id,
         "name": span.name,
         "endTimeUnixNano": str(span.end_ns),
-        "attributes": _written(span.attributes),
+        "attributes": _written({**span.attributes, **span.others}),
     }
     if span.is_error:
         content["status"] = {"code": _ERROR}
     scope_spans = [{"scope": {"name": span.scope}, "spans": [content]}]
     return msgspec.json.encode(
         {"resourceSpans": [{"resource": {"attributes": _written(span.resource)}, "scopeSpans": scope_spans}]}
+    )
+
+
+def log_record(log: Log) -> bytes:
+    """Return a log record, as far as it was read, as OTLP/JSON by itself."""
+    content: dict[str, object] = {
+        "eventName": log.name,
+        "traceId": log.trace_id,
+        "spanId": log.span_id,
+        "timeUnixNano": str(log.time_ns),
+        "observedTimeUnixNano": str(log.observed_ns),
+        "attributes": _written({**log.attributes, **log.others}),
+    }
+    scope_logs = [{"scope": {"name": log.scope}, "logRecords": [content]}]
+    return msgspec.json.encode(
+        {"resourceLogs": [{"resource": {"attributes": _written(log.resource)}, "scopeLogs": scope_logs}]}
     )
 
 
@@ -326,12 +410,13 @@ def _converted(record: Any, structure: type[_Structure]) -> Any:
         raise NotOtlp(str(error)) from None
 
 
-def _spans(data: Any, wanted: Collection[str], wire: _Wire) -> Iterator[Span]:
+def _spans(data: Any, names: Names, wire: _Wire) -> Iterator[Span]:
     for resource_spans in data.resource_spans or ():
-        resource = _resource(resource_spans.resource, wanted, wire)
+        resource = _resource(resource_spans.resource, names, wire)
         for scope_spans in resource_spans.scope_spans or ():
             scope = wire.text(scope_spans.scope and scope_spans.scope.name)
             for span in scope_spans.spans or ():
+                attributes, others = wire.attributes(span.attributes, names)
                 yield Span(
                     wire.text(span.name),
                     wire.identity(span.trace_id),
@@ -339,21 +424,46 @@ def _spans(data: Any, wanted: Collection[str], wire: _Wire) -> Iterator[Span]:
                     wire.identity(span.parent_span_id),
                     _integer(span.end_time_unix_nano),
                     span.status is not None and _enumeration(span.status.code) == _ERROR,
-                    wire.attributes(span.attributes, wanted),
+                    attributes,
                     resource,
+                    others,
                     scope,
                 )
 
 
-def _points(data: Any, metrics: Collection[str], wire: _Wire) -> Iterator[Point]:
+_EVENT: Final = "event.name"
+"""Where the name of an event was before log records had a field for it."""
+
+
+def _logs(data: Any, names: Names, wire: _Wire) -> Iterator[Log]:
+    for resource_logs in data.resource_logs or ():
+        resource = _resource(resource_logs.resource, names, wire)
+        for scope_logs in resource_logs.scope_logs or ():
+            scope = wire.text(scope_logs.scope and scope_logs.scope.name)
+            for log in scope_logs.log_records or ():
+                attributes, others = wire.attributes(log.attributes, names)
+                yield Log(
+                    wire.text(log.event_name) or str(attributes.get(_EVENT, "")),
+                    wire.identity(log.trace_id),
+                    wire.identity(log.span_id),
+                    _integer(log.time_unix_nano),
+                    _integer(log.observed_time_unix_nano),
+                    attributes,
+                    resource,
+                    others,
+                    scope,
+                )
+
+
+def _points(data: Any, is_read: Callable[[str], bool], wire: _Wire) -> Iterator[Point]:
     for resource_metrics in data.resource_metrics or ():
-        resource = _resource(resource_metrics.resource, None, wire)
+        resource = _resource(resource_metrics.resource, _ALL, wire)
         whose = digest(resource)
         for scope_metrics in resource_metrics.scope_metrics or ():
             scope = wire.text(scope_metrics.scope and scope_metrics.scope.name)
             sender = digest(whose, scope)
             for metric in scope_metrics.metrics or ():
-                if metric.name in metrics:
+                if is_read(wire.text(metric.name)):
                     yield from _points_of_metric(metric, scope, resource, sender, wire)
 
 
@@ -371,22 +481,29 @@ def _points_of_metric(metric: Any, scope: str, resource: Attributes, sender: byt
                 _integer(point.time_unix_nano),
                 wire.total(point),
                 None if name == "sum" else _integer(point.count),
-                wire.attributes(point.attributes, None),
+                wire.attributes(point.attributes, _ALL)[0],
                 scope,
                 resource,
                 sender,
             )
 
 
-def _resource(resource: Any, wanted: Collection[str] | None, wire: _Wire) -> Attributes:
-    return {} if resource is None else wire.attributes(resource.attributes, wanted)
+def _resource(resource: Any, names: Names, wire: _Wire) -> Attributes:
+    return {} if resource is None else wire.attributes(resource.attributes, names)[0]
 
 
-def _attributes_of_protobuf(attributes: Any, wanted: Collection[str] | None) -> Attributes:
+_ALL: Final = Names((), lambda _: READ)
+"""All attributes are read."""
+_NONE: Final[Mapping[str, int | float]] = {}
+
+
+def _attributes_of_protobuf(attributes: Any, names: Names) -> tuple[dict[str, Plain], Mapping[str, int | float]]:
     found: dict[str, Plain] = {}
+    others: dict[str, int | float] | None = None
+    read, passed = names.read, names.passed
     for each in attributes:
         key = each.key
-        if wanted is None or key in wanted:
+        if key in read:
             value = each.value
             plain = value.string_value or value.int_value  # to ask which of them it is takes longer than both
             if not plain:
@@ -395,22 +512,48 @@ def _attributes_of_protobuf(attributes: Any, wanted: Collection[str] | None) -> 
                     continue
                 plain = getattr(value, name)
             found[key] = plain
-    return found
+        elif key not in passed and (how := names.decide(key)):
+            name = each.value.WhichOneof("value")
+            others = _added(found, others, key, getattr(each.value, name) if name in _PLAIN else None, how)
+    return found, others or _NONE
+
+
+def _added(
+    found: dict[str, Plain], others: dict[str, int | float] | None, key: str, plain: Plain | None, how: int
+) -> dict[str, int | float] | None:
+    """Put an attribute that nobody asked for to its like; return the others."""
+    if plain is None:
+        return others
+    if how == READ:
+        found[key] = plain
+    elif (count := counted(plain, how)) is not None:
+        others = {} if others is None else others
+        others[key] = count
+    return others
 
 
 _PLAIN: Final = frozenset({"string_value", "int_value", "double_value", "bool_value"})
 
 
-def _repaired_attributes(attributes: Any, wanted: Collection[str] | None) -> Attributes:
-    return {text(key): text(value) for key, value in _attributes_of_protobuf(attributes, wanted).items()}
+def _repaired_attributes(attributes: Any, names: Names) -> tuple[Attributes, Mapping[str, int | float]]:
+    found, others = _attributes_of_protobuf(attributes, names)
+    return {text(key): text(value) for key, value in found.items()}, others
 
 
-def _attributes_of_json(attributes: list[_Attribute] | None, wanted: Collection[str] | None) -> Attributes:
-    return {
-        each.key: plain
-        for each in attributes or ()
-        if (wanted is None or each.key in wanted) and (plain := _value_of_json(each.value)) is not None
-    }
+def _attributes_of_json(
+    attributes: list[_Attribute] | None, names: Names
+) -> tuple[Attributes, Mapping[str, int | float]]:
+    found: dict[str, Plain] = {}
+    others: dict[str, int | float] | None = None
+    read, passed = names.read, names.passed
+    for each in attributes or ():
+        key = each.key
+        if key in read:
+            if (plain := _value_of_json(each.value)) is not None:
+                found[key] = plain
+        elif key not in passed and (how := names.decide(key)):
+            others = _added(found, others, key, _value_of_json(each.value), how)
+    return found, others or _NONE
 
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,20}")

@@ -13,6 +13,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from opentelemetry.proto.common.v1 import common_pb2
+from opentelemetry.proto.logs.v1 import logs_pb2
 from opentelemetry.proto.metrics.v1 import metrics_pb2
 from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
@@ -36,7 +37,7 @@ def text(value: Any) -> Any:
 
 def _pool() -> DescriptorPool:
     pool = DescriptorPool()
-    for module in (common_pb2, resource_pb2, trace_pb2, metrics_pb2):
+    for module in (common_pb2, resource_pb2, trace_pb2, metrics_pb2, logs_pb2):
         file = FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
         file.syntax = "proto2"  # which does not look at what a text is made of
         for message in file.message_type:

@@ -1,16 +1,18 @@
 """Spans of model calls: what their attributes say was used.
 
 Only a span that is one call of a model counts. Spans of agents, workflows and chains repeat what the calls below them
-used, and are passed over with all that is no call.
+used, and are passed over with all that is no call. A span that names a model and carries counts under names nobody
+knows is neither: it is rejected.
 """
 
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tallybook.event import TEXT_MAX, shorten
+from tallybook.sources import langfuse, otlp_agents
 from tallybook.sources.otlp import Attributes, NotOtlp, Plain, Span, spans_of
+from tallybook.sources.otlp_lines import RESPONSE_ID, key_of, settled
+from tallybook.sources.otlp_names import TOTALS, Names
 from tallybook.sources.otlp_tokens import (
     COMPLETIONS,
     EMBEDDINGS,
@@ -22,15 +24,27 @@ from tallybook.sources.otlp_tokens import (
     counts_of,
     token_fields,
 )
-from tallybook.sources.record import NO_OPTIONS, Event, FaultyRecord, Fields, Options, cost, made
+from tallybook.sources.record import (
+    NO_OPTIONS,
+    Elsewhere,
+    Event,
+    FaultyRecord,
+    Fields,
+    Options,
+    Unsure,
+    call_id,
+    cost,
+    made,
+)
 
 _OPERATION: Final = "gen_ai.operation.name"
 _REQUEST_TYPE: Final = "llm.request.type"
 _ROLE: Final = "openinference.span.kind"
 _ROLES: Final = {"LLM": COMPLETIONS, "EMBEDDING": EMBEDDINGS, "DECISION": "decisions"}
+_TOTALS: Final = ("AGENT", "CHAIN")
+"""Roles that may have the sum of what is below, or be all that is known of it."""
 _ABOVE_CALLS: Final = ("traceloop.span.kind", "gen_ai.agent.name")
 _STEP: Final = "ai.operationId"
-_RESPONSE_ID: Final = "gen_ai.response.id"
 _REQUEST_ID: Final = "gen_ai.request.id"
 _CHOICES: Final = "gen_ai.request.n"
 _TIERS: Final = (
@@ -39,7 +53,11 @@ _TIERS: Final = (
     "openai.request.service_tier",
     "gen_ai.openai.request.service_tier",
 )
-_COSTS: Final = ("llm.cost.total", "gen_ai.usage.cost", "operation.cost")
+_COSTS: Final = (
+    *("llm.cost.total", "gen_ai.usage.cost", "gen_ai.usage.cost.amount", "gen_ai.cost.total_cost"),
+    "operation.cost",
+)
+_CURRENCY: Final = "gen_ai.usage.cost.currency"
 _COST_PARTS: Final = ("llm.cost.prompt", "llm.cost.completion")
 _TOOL: Final = "gen_ai.tool.name"
 _TOOL_TYPE: Final = "gen_ai.tool.type"
@@ -54,20 +72,19 @@ _SESSION_S: Final = 20 * 60
 """A session of the code interpreter is billed for so long at a time."""
 _READ: Final = TOKEN_NAMES | {
     *EVIDENCE,
-    *(_OPERATION, _REQUEST_TYPE, _ROLE, _STEP, _RESPONSE_ID, _REQUEST_ID, _CHOICES, _TOOL, _TOOL_TYPE),
-    *(*_ABOVE_CALLS, *MODELS, *MAKERS, *_TIERS, *_COSTS, *_COST_PARTS),
+    *(_OPERATION, _REQUEST_TYPE, _ROLE, _STEP, RESPONSE_ID, _REQUEST_ID, _CHOICES, _TOOL, _TOOL_TYPE),
+    *(*_ABOVE_CALLS, *MODELS, *MAKERS, *_TIERS, *_COSTS, *_COST_PARTS, _CURRENCY),
+    *(*otlp_agents.NAMES, *langfuse.NAMES),
 }
 _ID: Final = re.compile(r"(?=.*[1-9a-f])[0-9a-f]{16,32}")
-_LEVELS_MAX: Final = 32
-"""How far above a call one is looked for that repeats it."""
-
-SpanKey = tuple[str, str]
-"""Trace and span id."""
+_MODELS: Final = (*MODELS, langfuse.MODEL)
+_OTHER_KINDS: Final = re.compile(r"image|transcri|translation|moderation|speech|audio|whisper|dall-e|(?<![a-z])tts")
+"""What calls are named, or their models, that are not counted in tokens."""
 
 
-def wanted(options: Options) -> frozenset[str]:
-    """Return the names of all attributes that are looked at."""
-    return _READ.union(*options.attributes.values())
+def names(options: Options) -> Names:
+    """Return how attributes are read."""
+    return Names(_READ.union(*options.attributes.values()))
 
 
 def events(record: Any, options: Options = NO_OPTIONS) -> list[Event]:
@@ -84,76 +101,128 @@ def events(record: Any, options: Options = NO_OPTIONS) -> list[Event]:
         FaultyRecord: it is no such thing, or an attribute is wrong.
     """
     try:
-        return [event for span in spans_of(record, wanted(options)) for event in span_events(span, options)]
+        spans = list(spans_of(record, names(options)))
     except NotOtlp as error:
         raise FaultyRecord(None, record, f"a record is OTLP's TracesData in JSON: {error}") from None
+    parents = {key_of(span): span.parent_id for span in spans if span.parent_id}
+    found: list[Event] = []
+    calls, unsure = [], []
+    for span in spans:
+        try:
+            of_span = span_events(span, options)
+        except Unsure as doubt:
+            unsure.append((span, doubt))
+            continue
+        found += of_span
+        calls += [(span, event) for event in of_span[:1]]
+    for (_, problem), verdict in zip(unsure, settled(calls, unsure, parents, options), strict=True):
+        if verdict is None:
+            raise problem
+        found += problem.events if verdict else ()
+    return found
 
 
 def span_events(span: Span, options: Options) -> list[Event]:
-    """Return the events of one span, as `events` does."""
+    """Return the events of one span, as `events` does; raises `Unsure` where other spans decide."""
     found = span.attributes
-    if not found:
+    if not found and not span.others:
         return []
+    if span.name == otlp_agents.CLAUDE_SPAN or (found.get("span.type") == "llm_request" and span.others):
+        return _claude_events(span, options)
+    if langfuse.TYPE in found and langfuse.USAGE in found:
+        return _langfuse_events(span, options)
     if found.get(_OPERATION) == "execute_tool":
         return _tool_events(span, options)
     kind = _kind(span)
-    if kind is None:
-        return []
+    event = kind and _call(span, kind, options)
+    if event:
+        if _ROLE in found and str(found[_ROLE]).upper() in _TOTALS:
+            raise Unsure(_ROLE, found[_ROLE], "it repeats what the calls below it used", [event])
+        return [event]
+    if kind and not span.is_error:
+        _refuse_empty(span, kind)
+    return []
+
+
+def _call(span: Span, kind: str, options: Options) -> Event | None:
+    """Return the event of a call by the names that all conventions share; None if it has no tokens."""
+    found = span.attributes
     counts = counts_of(found)
     tokens = token_fields(counts, found, span.scope)
     if kind == EMBEDDINGS:
         tokens = {"input_tokens": tokens["input_tokens"] or counts.get("total")}
     if not tokens["input_tokens"] and not tokens.get("output_tokens"):
-        if span.is_error:
-            return []
-        raise FaultyRecord(
-            "gen_ai.usage.input_tokens",
-            counts.get("input"),
-            f"{shorten(span.name or 'the span')} says no tokens that were used; of a stream the API tells them only if "
-            "the request asks for stream_options.include_usage",
-        )
+        return None
+    if span.others:
+        otlp_agents.note_others(span.others, (), options)
     event = {"kind": kind, **_common(span, options), **tokens}
-    if options.takes_costs and (told := _cost(found)):
-        event["cost"] = told
-    return [event]
+    is_billed = event["service_tier"] != otlp_agents.SUBSCRIPTION
+    if options.takes_costs and is_billed and (reported := _cost(found)):
+        event["cost"] = reported
+    return event
 
 
-def repeated(calls: Sequence[tuple[Span, Event]], parents: Mapping[SpanKey, str]) -> set[SpanKey]:
-    """Return which calls are there twice: a framework's span, and below it the client's, of the same tokens.
+def _refuse_empty(span: Span, kind: str) -> None:
+    """Say why a call without tokens is not counted.
 
-    One that has the id of an answer stands nevertheless. That of Google's ADK does not need the same tokens: it may
-    leave out thoughts.
+    Calls that are not counted in tokens are passed over: no convention says what they used.
 
-    Args:
-        calls: those of a body, with the event of each.
-        parents: the id of the span above, for each span of the body that has one.
+    Raises:
+        Unsure: other spans decide whether something is lost.
     """
-    above = {(span.trace_id, span.span_id) for span, _ in calls if not span.attributes.get(_RESPONSE_ID)}
-    if not above:
-        return set()
-    used = {(span.trace_id, span.span_id): _used(span, event) for span, event in calls if "input_tokens" in event}
-    times = Counter(used.values())
-    of_adk = {(span.trace_id, span.span_id) for span, _ in calls if _is_of_adk(span)} & above
-    found = set()
-    for key, usage in used.items():
-        if times[usage] > 1 or of_adk:
-            place = key
-            for _ in range(_LEVELS_MAX):
-                if not (parent := parents.get(place)):
-                    break
-                place = (key[0], parent)
-                if place in above and place != key and (place in of_adk or used.get(place) == usage):
-                    found.add(place)
-                    break
-    return found
+    found = span.attributes
+    name = span.name or "the span"
+    if unknown := _unknown_counts(span):
+        raise Unsure(
+            unknown,
+            span.others[unknown],
+            f"{shorten(name)} has token counts under names that are not known, such as {unknown}; "
+            "gen_ai.usage.input_tokens and gen_ai.usage.output_tokens are counted",
+        )
+    is_named = bool(found.get(_OPERATION) or found.get(_REQUEST_TYPE))
+    model = "" if is_named else str(Fields(found).any(*MODELS) or "")
+    if kind == COMPLETIONS and not is_named and _OTHER_KINDS.search(f"{name} {model}".lower()):
+        return
+    hint = ""
+    if kind == COMPLETIONS:
+        hint = "; of a stream the API tells them only if the request asks for stream_options.include_usage"
+    raise Unsure(
+        "gen_ai.usage.input_tokens",
+        counts_of(found).get("input"),
+        f"{shorten(name)} says no tokens that were used{hint}. If another span of the call has them, drop this one",
+    )
 
 
-def _is_of_adk(span: Span) -> bool:
-    return span.attributes.get("gen_ai.system") == "gcp.vertex.agent" and _OPERATION not in span.attributes
+def _unknown_counts(span: Span) -> str | None:
+    """Return a name of counts that nobody knows, None if there are none that are not 0."""
+    return next((name for name, count in span.others.items() if count and count is not True), None)
 
 
-def _used(span: Span, event: Event) -> tuple[object, ...]:
-    return span.trace_id, event["kind"], event["input_tokens"], event.get("output_tokens")
+def _claude_events(span: Span, options: Options) -> list[Event]:
+    """Return the event of a request of Claude Code's; none if it came to nothing."""
+    if not otlp_agents.is_chosen(span.resource, "spans") or not _unknown_counts(span):
+        return []
+    event = otlp_agents.claude_request(span, "spans", _own_id(span), _end_ns(span), options)
+    return [event | who(span.attributes, span.resource, options)] if event else []
+
+
+def _langfuse_events(span: Span, options: Options) -> list[Event]:
+    """Return the event of an observation of Langfuse's SDK; only generations and embeddings are calls."""
+    role = str(span.attributes[langfuse.TYPE])
+    kind = langfuse.KINDS.get(role.lower())
+    tokens = langfuse.token_fields(span.attributes, options)
+    if not tokens.get("input_tokens") and not tokens.get("output_tokens"):
+        return []
+    if kind == EMBEDDINGS:
+        tokens = {"input_tokens": tokens["input_tokens"] or tokens.get("output_tokens")}
+    event = {"kind": kind or COMPLETIONS, **_common(span, options), **tokens}
+    if options.takes_costs and (reported := langfuse.cost_of(span.attributes)):
+        event["cost"] = reported
+    if kind is None:
+        if not event["model"]:
+            return []
+        raise Unsure(langfuse.TYPE, role, "it repeats what the observations below it used", [event])
+    return [event]
 
 
 def _kind(span: Span) -> str | None:
@@ -162,26 +231,51 @@ def _kind(span: Span) -> str | None:
     kind = None
     role = str(found.get(_ROLE) or "UNKNOWN").upper()
     if role != "UNKNOWN":
-        kind = _ROLES.get(role)
+        kind = _ROLES.get(role) or _total(role, found)
         if kind is None:
             return None
+        if role in _TOTALS:
+            return kind
     operation = found.get(_OPERATION) or found.get(_REQUEST_TYPE)
     if operation and operation != "unknown":
         operation = str(operation).lower()
+        if operation == "llm_call" and found.get("gen_ai.agent.name") == otlp_agents.GEMINI:
+            return _of_gemini(span)
         if operation in OPERATIONS:
             named = OPERATIONS[operation]
             return named and (kind or named)
         return kind or _unknown(operation, found)
-    return kind or _unnamed(found)
+    return kind or _unnamed(span)
+
+
+def _total(role: str, found: Attributes) -> str | None:
+    """Return what a span is counted as that is all there is of the calls below it: it has tokens and names a model."""
+    if role not in _TOTALS or TOKEN_NAMES.isdisjoint(found) or not any(name in found for name in MODELS):
+        return None
+    return COMPLETIONS if any(counts_of(found).values()) else None
+
+
+def _of_gemini(span: Span) -> str | None:
+    """Refuse a request of Gemini CLI's, whose log records have all counts, unless its spans are chosen."""
+    if TOKEN_NAMES.isdisjoint(span.attributes):
+        return None
+    if otlp_agents.SIGNAL not in span.resource:
+        raise Elsewhere(
+            _OPERATION,
+            "llm_call",
+            "Gemini CLI's log records count: send them to /v1/logs. To count its spans instead, which leave out "
+            f"thoughts, set OTEL_RESOURCE_ATTRIBUTES={otlp_agents.SIGNAL}=spans",
+        )
+    return COMPLETIONS if otlp_agents.is_chosen(span.resource, "spans") else None
 
 
 def _unknown(operation: str, found: Attributes) -> str | None:
     """Return what an operation there is no word for is counted as."""
     if TOKEN_NAMES.isdisjoint(found):
         return None
-    if found.get(_RESPONSE_ID):
+    if found.get(RESPONSE_ID):
         return COMPLETIONS  # only a model's answer has one
-    raise FaultyRecord(
+    raise Unsure(
         _OPERATION,
         operation,
         f"{_OPERATION} is not known, and without gen_ai.response.id it cannot be told whether these tokens are of one "
@@ -190,26 +284,64 @@ def _unknown(operation: str, found: Attributes) -> str | None:
     )
 
 
-def _unnamed(found: Attributes) -> str | None:
+def _unnamed(span: Span) -> str | None:
     """Return what a span without an operation is counted as: vLLM's, and those of early instrumentations."""
-    if TOKEN_NAMES.isdisjoint(found) or not any(name in found for name in (*MODELS, _REQUEST_ID)):
+    found = span.attributes
+    if not span.others and TOKEN_NAMES.isdisjoint(found):
         return None
     step = str(found.get(_STEP, ".do"))
-    if any(name in found for name in _ABOVE_CALLS) or ".do" not in step:
+    if any(name in found for name in _ABOVE_CALLS) or ".do" not in step or not TOTALS.isdisjoint(span.others):
+        return None
+    is_known = any(name in found for name in (*MODELS, _REQUEST_ID))
+    if not is_known or TOKEN_NAMES.isdisjoint(found):
+        _refuse_unknown(span)
         return None
     is_embedding = step.endswith(".doEmbed") or str(found.get(_REQUEST_ID, "")).startswith("embd-")
     return EMBEDDINGS if is_embedding else COMPLETIONS
 
 
-def _common(span: Span, options: Options) -> Event:
+def _refuse_unknown(span: Span) -> None:
+    """Refuse a span that names a model and has counts, where one of the two has a name that nobody knows.
+
+    Raises:
+        Unsure: other spans decide whether something is lost.
+    """
+    found = span.attributes
+    is_model_named = any(name in found for name in (*MODELS, "model")) or any(
+        there is True for there in span.others.values()
+    )
+    known = next((name for name in found if name in TOKEN_NAMES and found[name]), None)
+    unknown = known or _unknown_counts(span)
+    if not is_model_named or unknown is None or unknown.startswith(_SUMS):
+        return
+    raise Unsure(
+        unknown,
+        span.others.get(unknown, found.get(unknown)),
+        f"{shorten(span.name or 'the span')} names a model and has token counts such as {unknown}, but not under names "
+        "that are known together: send gen_ai.operation.name, gen_ai.request.model, gen_ai.usage.input_tokens and "
+        "gen_ai.usage.output_tokens",
+    )
+
+
+_SUMS: Final = ("codex.turn.", "codex.usage.")
+"""Counts of a whole turn, whose requests are in log records."""
+
+
+def _end_ns(span: Span) -> int:
     if not span.end_ns:
         raise FaultyRecord("endTimeUnixNano", span.end_ns, "endTimeUnixNano is missing; a span counts when it ends")
+    return span.end_ns
+
+
+def _common(span: Span, options: Options) -> Event:
     fields = Fields(span.attributes)
     tier = fields.text(*_TIERS)
+    if otlp_agents.TIER in span.resource or "auth_mode" in span.attributes or "auth_type" in span.attributes:
+        tier = otlp_agents.tier_of(span.attributes, span.resource, tier)
     return {
         "id": _identity(span),
-        "timestamp": span.end_ns // 1_000_000 / 1000,
-        "model": fields.text(*MODELS) or Fields(span.resource).text(*MODELS),  # vLLM does not name it
+        "timestamp": _end_ns(span) // 1_000_000 / 1000,
+        "model": fields.text(*_MODELS) or Fields(span.resource).text(*MODELS),  # vLLM does not name it
         "service_tier": None if tier == "auto" else tier,  # as asked for; nobody said what it came to
         **who(span.attributes, span.resource, options),
     }
@@ -230,11 +362,15 @@ def who(attributes: Attributes, resource: Attributes, options: Options) -> Event
 def _identity(span: Span) -> str:
     """Return what stays the same when a span is sent again: the answer's id, else the span's own."""
     found = span.attributes
-    answer = found.get(_RESPONSE_ID)
+    answer = found.get(RESPONSE_ID)
     if not answer and found.get(_CHOICES, 1) == 1:  # else there is a span for each choice
         answer = found.get(_REQUEST_ID)
-    if isinstance(answer, str) and 0 < len(answer) <= TEXT_MAX:
-        return answer
+    if isinstance(answer, str) and answer:
+        return answer if len(answer) <= TEXT_MAX else call_id(answer)
+    return _own_id(span)
+
+
+def _own_id(span: Span) -> str:
     if not _ID.fullmatch(span.trace_id) or not _ID.fullmatch(span.span_id):
         raise FaultyRecord(
             "traceId",
@@ -246,6 +382,8 @@ def _identity(span: Span) -> str:
 
 
 def _cost(found: Attributes) -> Event | None:
+    if str(found.get(_CURRENCY, "usd")).lower() != "usd":
+        return None
     told: Plain | None = next((found[name] for name in _COSTS if name in found), None)
     if told is None:
         parts = [found[name] for name in _COST_PARTS if isinstance(found.get(name), int | float)]

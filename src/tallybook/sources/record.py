@@ -3,9 +3,10 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from threading import Lock
 from typing import Any, Final
 
 from tallybook.event import COST_MAX, COST_SCALE, COUNT_MAX, TEXT_MAX, Fault, shorten
@@ -29,6 +30,47 @@ class FaultyRecord(ValueError):
         self.faults = [Fault(field, shorten(value), message)]
 
 
+class Unsure(FaultyRecord):
+    """A record that is a fault unless others of its body show that nothing is lost with it.
+
+    Attributes:
+        events: what it counts as, if nothing else counts it.
+    """
+
+    def __init__(self, field: str | None, value: object, message: str, events: "list[Event] | None" = None) -> None:
+        super().__init__(field, value, message)
+        self.events = events or []
+
+
+class Elsewhere(FaultyRecord):
+    """A record of usage that another signal of its sender counts: it is not counted, and nothing is kept of it."""
+
+
+class Latest:
+    """What was noted lately, by key; the first value stands. The oldest are forgotten. Threads may share it."""
+
+    __slots__ = ("_lock", "_values")
+
+    def __init__(self) -> None:
+        self._values: dict[Hashable, Hashable] = {}
+        self._lock = Lock()
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._values
+
+    def note(self, key: Hashable, value: Hashable = None) -> Hashable:
+        """Return the value that was noted first."""
+        with self._lock:
+            found = self._values.setdefault(key, value)
+            if len(self._values) > _LATEST_MAX:
+                del self._values[next(iter(self._values))]
+            return found
+
+
+_LATEST_MAX: Final = 32 * 1024
+"""Minutes of a busy server, and about 10 MB."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What the operator says of sources.
@@ -39,15 +81,25 @@ class Options:
             is there counts.
         unread: counts by name the fields of usage that are not zero, not known to be irrelevant, and not read: what
             reads records adds to it, and whoever asked for them reports it.
+        alike: counts pairs of reports that look like one call although no id proves it, by the two instrumentations
+            they are from, "a | b", likewise.
+        above: spans above calls that were counted in the latest requests, so that a total or an empty span that comes
+            later is known to repeat one. Shared by all requests, and so is the next.
+        sessions: the signal that each of the latest sessions of a coding agent came by first.
+        owner: the organization whose records are read; nothing is noted for later requests where it is not known.
     """
 
     takes_costs: bool = False
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unread: Counter[str] = field(default_factory=Counter, compare=False)
+    alike: Counter[str] = field(default_factory=Counter, compare=False)
+    above: Latest = field(default_factory=Latest, compare=False)
+    sessions: Latest = field(default_factory=Latest, compare=False)
+    owner: str = ""
 
     def of_request(self) -> "Options":
         """Return the same with nothing counted."""
-        return replace(self, unread=Counter())
+        return replace(self, unread=Counter(), alike=Counter())
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ def _otlp() -> Json:
         for signal, body, rejected in (
             ("traces", "resourceSpans", "rejectedSpans"),
             ("metrics", "resourceMetrics", "rejectedDataPoints"),
+            ("logs", "resourceLogs", "rejectedLogRecords"),
         )
     }
 
@@ -439,6 +440,7 @@ _EVENTS: Final[Json] = {
             ("response", "answers of any of these providers, told apart by their shape"),
             ("otlp", "OpenTelemetry's traces in JSON, as a collector writes them to files"),
             ("otlp-metrics", "OpenTelemetry's metrics in JSON, likewise"),
+            ("otlp-logs", "OpenTelemetry's logs in JSON, likewise"),
             ("cloudevents", "CloudEvents in JSON, with events of ours as data"),
             ("sync", "events that stand for what a provider tells of an hour"),
             ("calls", "events whose id is that of a provider's response"),

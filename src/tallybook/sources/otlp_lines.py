@@ -1,0 +1,167 @@
+"""Which spans of one body are one call: those in one line of parents, and those that only look alike.
+
+A framework and the client below it both make a span of a call, and what is above may repeat the sum of what is below.
+Two response ids are two answers, and one id is one answer wherever it stands: the store sees to that. Here it is about
+spans without an id, and about spans that only count if nothing else in their line does.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Final
+
+from tallybook.sources.otlp import Span
+from tallybook.sources.record import Event, Options, Unsure
+
+RESPONSE_ID: Final = "gen_ai.response.id"
+_OPERATION: Final = "gen_ai.operation.name"
+_LEVELS_MAX: Final = 32
+"""How far above a span one is looked for that is the same call."""
+_ALIKE_NS: Final = 50_000_000
+"""How far apart the ends of two reports of one call are, at the most."""
+_ALIKE_MAX: Final = 64
+"""So many pairs of instrumentations are told apart."""
+_NAME_MAX: Final = 128
+_LATER: Final = "streaming response from"
+"""What Logfire calls the record it makes of a stream once it is over; the span before it ends with the first chunk."""
+
+SpanKey = tuple[str, str]
+"""Trace and span id."""
+Parents = Mapping[SpanKey, str]
+"""The id of the span above, for each span of a body that has one."""
+Call = tuple[Span, Event]
+_Usage = tuple[object, ...]
+
+
+def key_of(span: Span) -> SpanKey:
+    """Return what tells a span from every other of a body."""
+    return span.trace_id, span.span_id
+
+
+def repeated(calls: Sequence[Call], parents: Parents) -> set[SpanKey]:
+    """Return which calls are there twice: spans without a response id, in one line with another of the same tokens.
+
+    Of two without an id the inner one stands, else the one that has it; a span with an id stands for one span below it
+    that has none. That of Google's ADK does not need the same tokens: it may leave out thoughts.
+    """
+    nameless = {key_of(span) for span, _ in calls if not span.attributes.get(RESPONSE_ID)}
+    if not nameless:
+        return set()
+    used = {key_of(span): _used(span, event) for span, event in calls if "input_tokens" in event}
+    times = Counter(used.values())
+    of_adk = {key_of(span) for span, _ in calls if _is_of_adk(span)} & nameless
+    found: set[SpanKey] = set()
+    for key, usage in used.items():
+        if times[usage] > 1 or of_adk:
+            for above in _above(key, parents):
+                if above in nameless and (above in of_adk or used.get(above) == usage):
+                    found.add(above)
+                    break
+    taken: set[SpanKey] = set()
+    for key, usage in used.items():
+        if key in nameless and key not in found and times[usage] > 1:
+            for above in _above(key, parents):
+                if above not in nameless and above not in taken and used.get(above) == usage:
+                    taken.add(above)
+                    found.add(key)
+                    break
+    return found
+
+
+def settled(
+    calls: Sequence[Call], unsure: Sequence[tuple[Span, Unsure]], parents: Parents, options: Options
+) -> list[bool | None]:
+    """Return what becomes of spans that are not sure to be calls: counted, True; passed over, False; rejected, None.
+
+    Nothing is lost with a span without tokens if another span of its line or of its response has them; a total counts
+    only if nothing below it does. What is below may have come in an earlier request (`note_above`).
+    """
+    if not unsure:
+        return []
+    counted = {key_of(span) for span, _ in calls}
+    ids = {span.attributes[RESPONSE_ID] for span, _ in calls if span.attributes.get(RESPONSE_ID)}
+    above = {key for each in counted for key in _above(each, parents)}
+    above_totals = {key for span, doubt in unsure if doubt.events for key in _above(key_of(span), parents)}
+    later = Counter(_stream(span) for span, _ in calls if span.name.startswith(_LATER))
+    found: list[bool | None] = []
+    for span, doubt in unsure:
+        key = key_of(span)
+        if doubt.events:
+            found.append(key not in above and key not in above_totals and (options.owner, key) not in options.above)
+        elif (
+            key in above
+            or (options.owner, key) in options.above
+            or span.attributes.get(RESPONSE_ID) in ids
+            or not counted.isdisjoint(_above(key, parents))
+        ):
+            found.append(False)
+        elif later[_stream(span)] > 0:
+            later[_stream(span)] -= 1
+            found.append(False)
+        else:
+            found.append(None)
+    return found
+
+
+def note_above(calls: Sequence[Call], parents: Parents, roots: Collection[SpanKey], options: Options) -> None:
+    """Note the spans above calls that are still to come: exporters send a span when it ends, the inner one first."""
+    owner = options.owner
+    if not owner:
+        return
+    for key, parent in parents.items():
+        if (owner, key) in options.above:
+            options.above.note((owner, (key[0], parent)))
+    for span, _ in calls:
+        *_, top = (key_of(span), *_above(key_of(span), parents))
+        if top not in roots:
+            options.above.note((owner, top))
+
+
+def note_alike(calls: Sequence[Call], options: Options) -> None:
+    """Note pairs of calls that look like two reports of one: same service, model and tokens, ending together.
+
+    Of two instrumentations, and at least one without a response id.
+    """
+    scopes = {span.scope for span, _ in calls}
+    if len(scopes) < 2:
+        return
+    groups: defaultdict[_Usage, list[Span]] = defaultdict(list)
+    for span, event in calls:
+        if event.get("input_tokens"):
+            service = span.resource.get("service.name")
+            used = event["kind"], event.get("model"), event["input_tokens"], event.get("output_tokens")
+            groups[service, *used].append(span)
+    for spans in groups.values():
+        spans.sort(key=lambda span: span.end_ns)
+        for first, second in pairwise(spans):
+            has_both_ids = first.attributes.get(RESPONSE_ID) and second.attributes.get(RESPONSE_ID)
+            if first.scope != second.scope and not has_both_ids and second.end_ns - first.end_ns <= _ALIKE_NS:
+                pair = " | ".join(sorted((first.scope[:_NAME_MAX] or "-", second.scope[:_NAME_MAX] or "-")))
+                if pair in options.alike or len(options.alike) < _ALIKE_MAX:
+                    options.alike[pair] += 1
+
+
+def _above(key: SpanKey, parents: Parents) -> Iterator[SpanKey]:
+    """Yield the spans above one, the nearest first; a span that is above itself is not."""
+    place = key
+    for _ in range(_LEVELS_MAX):
+        if not (parent := parents.get(place)):
+            return
+        place = (key[0], parent)
+        if place == key:
+            return
+        yield place
+
+
+def _stream(span: Span) -> tuple[str, str, object]:
+    """Return what the two spans of a stream have in common."""
+    trace_id = span.trace_id if span.parent_id else ""
+    return trace_id, span.parent_id, span.attributes.get("gen_ai.request.model")
+
+
+def _is_of_adk(span: Span) -> bool:
+    return span.attributes.get("gen_ai.system") == "gcp.vertex.agent" and _OPERATION not in span.attributes
+
+
+def _used(span: Span, event: Event) -> _Usage:
+    return span.trace_id, event["kind"], event["input_tokens"], event.get("output_tokens")
