@@ -83,15 +83,15 @@ def used(store: DuckStore, organization: str = ORGANIZATION, group: Sequence[str
 def test_two_reports_in_two_requests_are_one_call(
     store: DuckStore, apart_s: float, sources: tuple[str, str], is_later_first: bool
 ) -> None:
-    reports = [Report("resp_1"), Report("resp_1", DAY + 100 + apart_s)]
+    reports = [Report("resp_a1"), Report("resp_a1", DAY + 100 + apart_s)]
     for report, source in zip(reversed(reports) if is_later_first else reports, sources, strict=True):
         send(store, report, source=source)
     assert used(store) == {(): (1, 10, 2)}
 
 
 def test_the_first_report_stands_and_what_a_later_one_says_otherwise_is_a_conflict(store: DuckStore) -> None:
-    assert send(store, Report("resp_1"), source="openai").accepted == {"completions": 1}
-    later = send(store, Report("resp_1", DAY + 101, output=3), source="otlp")
+    assert send(store, Report("resp_a1"), source="openai").accepted == {"completions": 1}
+    later = send(store, Report("resp_a1", DAY + 101, output=3), source="otlp")
     assert [(each.field, each.stored, each.sent, each.is_call) for each in later.conflicts] == [
         ("output_tokens", 2, 3, True)
     ]
@@ -100,8 +100,8 @@ def test_the_first_report_stands_and_what_a_later_one_says_otherwise_is_a_confli
 
 
 def test_who_made_a_call_is_no_conflict(store: DuckStore) -> None:
-    send(store, Report("resp_1", user="u1"), source="openai")
-    later = send(store, Report("resp_1", DAY + 101), source="litellm")
+    send(store, Report("resp_a1", user="u1"), source="openai")
+    later = send(store, Report("resp_a1", DAY + 101), source="litellm")
     assert (later.duplicates, later.conflicts) == ({"completions": 1}, [])
     assert later.repeats == {("litellm", "openai", ""): 1}
 
@@ -110,14 +110,14 @@ def test_of_the_reports_in_one_request_the_richest_stands_with_what_only_the_oth
     store: DuckStore,
 ) -> None:
     outcome = send(
-        store, Report("resp_1", output=1), Report("resp_1", output=410), Report("resp_1", output=3, user="u1")
+        store, Report("resp_a1", output=1), Report("resp_a1", output=410), Report("resp_a1", output=3, user="u1")
     )
     assert (outcome.accepted, outcome.duplicates) == ({"completions": 1}, {"completions": 2})
     assert used(store, group=["user_id"]) == {("u1",): (1, 10, 410)}
 
 
 def test_requests_that_share_a_commit_count_a_call_once_and_the_first_stands(store: DuckStore) -> None:
-    outcomes = store.append([batch(Report("resp_1")), batch(Report("resp_1", output=9)), batch(Report("resp_2"))])
+    outcomes = store.append([batch(Report("resp_a1")), batch(Report("resp_a1", output=9)), batch(Report("resp_a2"))])
     assert [each.accepted.total() for each in outcomes] == [1, 0, 1]
     assert used(store) == {(): (2, 20, 4)}
 
@@ -132,10 +132,10 @@ def test_a_call_without_a_time_of_its_own_is_known_by_its_id(store: DuckStore) -
 
 
 def test_other_organizations_kinds_and_events_of_ours_are_other_facts(store: DuckStore) -> None:
-    send(store, Report("resp_1"))
-    send(store, Report("resp_1"), organization="org-b")
-    send(store, Report("resp_1", kind="web_search_calls"))
-    store.append([Batch(ORGANIZATION, records([Report("resp_1")]))])
+    send(store, Report("resp_a1"))
+    send(store, Report("resp_a1"), organization="org-b")
+    send(store, Report("resp_a1", kind="web_search_calls"))
+    store.append([Batch(ORGANIZATION, records([Report("resp_a1")]))])
     assert (used(store), used(store, "org-b")) == ({(): (2, 20, 4)}, {(): (1, 10, 2)})
 
 
@@ -161,33 +161,33 @@ def test_a_call_is_known_after_a_restart_before_and_after_the_store_has_taken_in
     tmp_path: Path, is_folded: bool
 ) -> None:
     first = DuckStore(tmp_path, MEMORY)
-    send(first, *(Report(f"resp_{number}") for number in range(100)))
+    send(first, *(Report(f"resp_a{number}") for number in range(100)))
     first.close()
     second = DuckStore(tmp_path, MEMORY)
     if is_folded:
         second.fold()
-    later = send(second, Report("resp_1", DAY + 5), Report("resp_x", DAY + 5), source="litellm")
+    later = send(second, Report("resp_a1", DAY + 5), Report("resp_x", DAY + 5), source="litellm")
     assert (later.accepted.total(), later.duplicates.total()) == (1, 1)
     assert used(second) == {(): (101, 1_010, 202)}
     second.close()
 
 
 def test_a_late_report_of_a_call_that_was_deleted_for_its_age_does_not_count_again(store: DuckStore) -> None:
-    send(store, Report("resp_1", DAY + 86_399), Report("resp_2", DAY + 86_401), Report("resp_9", DAY + 3 * 86_400))
+    send(store, Report("resp_a1", DAY + 86_399), Report("resp_a2", DAY + 86_401), Report("resp_a9", DAY + 3 * 86_400))
     while store.expire(Keep(events=2), DAY + 3 * 86_400) is not None:
         pass
     assert store.kept.events_s == DAY + 86_400
-    later = send(store, Report("resp_1", DAY + 86_402), Report("resp_2", DAY + 86_402), Report("resp_3", DAY + 86_402))
+    later = send(store, Report("resp_a1", DAY + 86_402), Report("resp_a2", DAY + 86_402), Report("resp_a3", DAY + 86_402))
     assert later.accepted.total() == 1
     assert used(store) == {(): (4, 40, 8)}
 
 
 def test_ids_of_deleted_calls_are_let_go_after_a_month(store: DuckStore) -> None:
     for day in (0, 35, 38):
-        send(store, Report(f"resp_{day}", DAY + day * 86_400))
+        send(store, Report(f"resp_a{day}", DAY + day * 86_400))
     while store.expire(Keep(events=1), DAY + 38 * 86_400) is not None:
         pass
-    assert store._fetch("SELECT id FROM past_calls", {}) == [("resp_35",)]
+    assert store._fetch("SELECT id FROM past_calls", {}) == [("resp_a35",)]
 
 
 def test_known_calls_forget_nothing_whatever_they_hold() -> None:
@@ -208,7 +208,7 @@ def streams(draw: st.DrawFn) -> list[list[tuple[str, str, list[Report]]]]:
     """Commits of requests: source, organization and reports. Ids are few, so that most come again."""
     report = st.builds(
         Report,
-        st.sampled_from([*(f"resp_{number}" for number in range(6)), "chatcmpl-1", None]),
+        st.sampled_from([*(f"resp_a{number}" for number in range(6)), "chatcmpl-1", None]),
         st.integers(0, 35).map(lambda day: DAY + day * 86_400 + 1),
         st.integers(1, 3),
         st.integers(0, 3),

@@ -594,6 +594,64 @@ def test_a_call_that_says_what_one_below_it_used_is_counted_once(
     assert (found.indexes, found.ignored, found.rejected) == (expected, len(levels) - len(expected), [])
 
 
+LLM: Json = {"openinference.span.kind": "LLM", "llm.model_name": "gpt-4o", "llm.token_count.prompt": 9}
+ANSWER = '{"id":"chatcmpl-B1x2","choices":[{"message":{"content":"hi"}}],"object":"chat.completion"}'
+
+
+@pytest.mark.parametrize("is_json", [True, False])
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (ANSWER, "chatcmpl-B1x2"),
+        ('{ "id": "msg_01abc", "type": "message"}', "msg_01abc"),
+        ('{"id": "my-user-7", "id2": "chatcmpl-1"}', None),
+        ('{"text": "chatcmpl-B1x2"}', None),
+        ("hello", None),
+    ],
+)
+def test_the_id_of_an_answer_that_a_span_has_whole_is_taken_and_nothing_else_of_it(
+    answer: str, expected: str | None, is_json: bool
+) -> None:
+    found = decoded(traces(span(LLM | {"output.value": answer})), is_json=is_json)
+    assert found.records[0].id == (expected or f"{TRACE_ID}-{SPAN_ID}")
+    bad = decoded(traces(span(LLM | {"output.value": answer, "llm.token_count.prompt": -1})), is_json=is_json)
+    assert b"content" not in bad.rejected[0].raw
+    assert b"output.value" not in bad.rejected[0].raw
+
+
+def test_of_two_spans_of_one_response_in_a_line_the_inner_one_stands_unless_the_outer_one_says_more() -> None:
+    stream = CHAT | ANSWERED | tokens(input=9, output=3)  # its first token counted twice
+    assert decoded(nested(stream, CHAT | ANSWERED | USAGE), is_json=True).indexes == [1]
+    assert decoded(nested(stream | tokens(cache_read__input=4), CHAT | ANSWERED | USAGE), is_json=True).indexes == [
+        0,
+        1,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (
+            '{"input_tokens": 9, "output_tokens": 2, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 3,'
+            ' "cache_creation": {"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 2}, "speed": "fast"}',
+            {"input_tokens": 16, "input_cached_tokens": 4, "input_cache_write_12h_tokens": 2, "output_tokens": 2},
+        ),
+        (
+            '{"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"audio_tokens": 5}}',
+            {"input_tokens": 9, "input_audio_tokens": 5, "output_tokens": 2},
+        ),
+        ("no json", {"input_tokens": 9, "output_tokens": 2}),
+        ("{}", {"input_tokens": 9, "output_tokens": 2}),
+    ],
+)
+def test_a_usage_object_that_a_span_has_whole_counts(raw: str, expected: Json) -> None:
+    (record,) = decoded(traces(span(CHAT | USAGE | {"gen_ai.usage.raw": raw})), is_json=True).records
+    found = dict(zip(record.kind.measures, record.measures, strict=True))
+    assert {name: found[name] for name in expected} == expected
+    tier = dict(zip(record.kind.dimensions, record.dimensions, strict=True))["service_tier"]
+    assert tier == ("fast" if "speed" in raw else None)
+
+
 def test_calls_beside_each_other_are_two_whatever_they_used() -> None:
     first = span(CHAT | USAGE, parentSpanId=SPAN_ID, spanId="1" * 16)
     found = decoded(traces(first, first | {"spanId": "2" * 16}, first | {"spanId": SPAN_ID}), is_json=True)

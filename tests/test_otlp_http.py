@@ -22,7 +22,7 @@ PLACES = pytest.mark.parametrize("media", [JSON, PROTOBUF])
 
 
 def call(number: int, **fields: Any) -> Json:
-    return span(CALL | TOKENS | {"gen_ai.response.id": f"resp_{number}"} | fields)
+    return span(CALL | TOKENS | {"gen_ai.response.id": f"resp_a{number}"} | fields)
 
 
 def encoded(body: Json, media: str) -> bytes:
@@ -169,7 +169,7 @@ def test_another_count_for_the_same_call_is_noticed_and_the_first_stands(api: ht
     assert notice.pop("last_at") > 0
     assert notice == {"subject": "differing", "source": "otlp", "name": "otlp input_tokens"} | {
         "count": 1,
-        "example": "resp_1",
+        "example": "resp_a1",
     }
 
 

@@ -21,7 +21,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogsData as LogsMessage
 from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData as MetricsMessage
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData as TracesMessage
 
-from tallybook.sources.otlp_names import READ, Names, counted
+from tallybook.sources.otlp_names import ID, READ, RESPONSE_ID, Names, counted, response_id
 from tallybook.sources.otlp_repair import repaired_json, text, tolerant
 
 Plain = str | int | float | bool
@@ -526,6 +526,9 @@ def _added(
         return others
     if how == READ:
         found[key] = plain
+    elif how == ID:
+        if name := response_id(plain):
+            found.setdefault(RESPONSE_ID, name)
     elif (count := counted(plain, how)) is not None:
         others = {} if others is None else others
         others[key] = count

@@ -11,9 +11,9 @@ from itertools import pairwise
 from typing import Final
 
 from tallybook.sources.otlp import Span
+from tallybook.sources.otlp_names import RESPONSE_ID
 from tallybook.sources.record import Event, Options, Unsure
 
-RESPONSE_ID: Final = "gen_ai.response.id"
 _OPERATION: Final = "gen_ai.operation.name"
 _LEVELS_MAX: Final = 32
 """How far above a span one is looked for that is the same call."""
@@ -45,12 +45,12 @@ def repeated(calls: Sequence[Call], parents: Parents) -> set[SpanKey]:
     that has none. That of Google's ADK does not need the same tokens: it may leave out thoughts.
     """
     nameless = {key_of(span) for span, _ in calls if not span.attributes.get(RESPONSE_ID)}
+    found = _outer(calls, parents)
     if not nameless:
-        return set()
+        return found
     used = {key_of(span): _used(span, event) for span, event in calls if "input_tokens" in event}
     times = Counter(used.values())
     of_adk = {key_of(span) for span, _ in calls if _is_of_adk(span)} & nameless
-    found: set[SpanKey] = set()
     for key, usage in used.items():
         if times[usage] > 1 or of_adk:
             for above in _above(key, parents):
@@ -66,6 +66,26 @@ def repeated(calls: Sequence[Call], parents: Parents) -> set[SpanKey]:
                     found.add(key)
                     break
     return found
+
+
+def _outer(calls: Sequence[Call], parents: Parents) -> set[SpanKey]:
+    """Return spans above another of the same response that names as many parts: what is nearer to the provider stands.
+
+    An instrumentation may count a little differently from the client inside it, such as the first token of a stream
+    twice, and the store, which knows no parents, would take the larger for the richer.
+    """
+    parts: defaultdict[object, dict[SpanKey, int]] = defaultdict(dict)
+    for span, event in calls:
+        if name := span.attributes.get(RESPONSE_ID):
+            parts[span.trace_id, name][key_of(span)] = sum(map(bool, event.values()))
+    return {
+        above
+        for of_response in parts.values()
+        if len(of_response) > 1
+        for key, count in of_response.items()
+        for above in _above(key, parents)
+        if of_response.get(above, count + 1) <= count
+    }
 
 
 def settled(

@@ -11,14 +11,13 @@ from typing import Any, Final
 from tallybook.event import shorten
 from tallybook.sources import otlp_agents
 from tallybook.sources.otlp import Log, NotOtlp, Span, digest, logs_of
-from tallybook.sources.otlp_names import Names
+from tallybook.sources.otlp_names import RESPONSE_ID, Names
 from tallybook.sources.otlp_spans import names as span_names
 from tallybook.sources.otlp_spans import span_events, who
 from tallybook.sources.otlp_tokens import MODELS, TOKEN_NAMES
 from tallybook.sources.record import NO_OPTIONS, Event, FaultyRecord, Options, Unsure
 
 _OPERATION: Final = "gen_ai.operation.name"
-_RESPONSE_ID: Final = "gen_ai.response.id"
 _DETAILS: Final = "gen_ai.client.inference.operation.details"
 _ERROR: Final = "error.type"
 _CLAUDE: Final = ("api_request", "claude_code.api_request")
@@ -80,9 +79,9 @@ def _of_convention(log: Log, options: Options) -> list[Event]:
     found.setdefault(_OPERATION, "chat")
     if otlp_agents.is_of_gemini(log):
         counts = (found.get(f"gen_ai.usage.{side}_tokens") for side in ("input", "output"))
-        found[_RESPONSE_ID] = otlp_agents.gemini_id(log, *counts)
-    elif not found.get(_RESPONSE_ID) and not log.span_id:
-        found[_RESPONSE_ID] = f"otlp-log-{digest(log.name, found, log.time_ns).hex()}"
+        found[RESPONSE_ID] = otlp_agents.gemini_id(log, *counts)
+    elif not found.get(RESPONSE_ID) and not log.span_id:
+        found[RESPONSE_ID] = f"otlp-log-{digest(log.name, found, log.time_ns).hex()}"
     time_ns = otlp_agents.time_of(log)
     is_error = _ERROR in found
     return span_events(

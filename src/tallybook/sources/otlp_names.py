@@ -10,12 +10,15 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Final
 
+RESPONSE_ID: Final = "gen_ai.response.id"
 READ: Final = 1
 """As it is."""
 COUNT: Final = 2
 """Only if it is a number."""
 THERE: Final = 3
 """Only that it is there."""
+ID: Final = 4
+"""Only the id of the response it begins with."""
 _PASSED_BY: Final = 0
 _NAMES_MAX: Final = 4096
 """So many names a request are remembered; those of more are decided each time."""
@@ -39,6 +42,11 @@ _IRRELEVANT: Final = re.compile(
 )
 """Sums, and parts that have the price of the rest: they repeat what other counts say."""
 _DIGITS_MAX: Final = 16
+_ANSWERS: Final = frozenset({"output.value"})
+"""What OpenInference has an answer of the API in, as it came, and nowhere else its id."""
+_ID: Final = re.compile(r'\s*\{\s*"id"\s*:\s*"((?:chatcmpl|cmpl|msg|resp|gen)[-_][\w.=-]{1,249})"')
+_ID_MAX: Final = 300
+"""Characters of an answer within which its id stands, if it begins with it."""
 
 
 class Names:
@@ -58,7 +66,7 @@ class Names:
         self._others = others or how_of
 
     def decide(self, name: str) -> int:
-        """Return how a name is read that is in neither set: `READ`, `COUNT`, `THERE`, or 0 for not at all."""
+        """Return how a name is read that is in neither set: `READ`, `COUNT`, `THERE`, `ID`, or 0 for not at all."""
         how = self._others(name) if isinstance(name, str) and len(name) <= _NAME_MAX else _PASSED_BY
         known = self.passed if how == _PASSED_BY else self.read
         if how in (READ, _PASSED_BY) and len(known) < _NAMES_MAX:
@@ -71,6 +79,8 @@ def how_of(name: str) -> int:
     """Return how an attribute is read that nobody asks for by its name."""
     if name in TOTALS:
         return THERE
+    if name in _ANSWERS:
+        return ID
     name = _CAMEL.sub("_", name).lower()
     if _MODELS.search(name):
         return THERE
@@ -87,6 +97,12 @@ def is_count(name: str) -> bool:
 def is_irrelevant(name: str) -> bool:
     """Return whether a count of this name repeats others, so that nothing is lost if nobody reads it."""
     return bool(_IRRELEVANT.search(_CAMEL.sub("_", name).lower()))
+
+
+def response_id(value: object) -> str | None:
+    """Return the id of a response that a text begins with; of the text nothing else is looked at."""
+    found = _ID.match(value[:_ID_MAX]) if isinstance(value, str) else None
+    return found[1] if found else None
 
 
 def counted(value: object, how: int) -> int | float | None:

@@ -11,8 +11,8 @@ from typing import Any, Final
 from tallybook.event import TEXT_MAX, shorten
 from tallybook.sources import langfuse, otlp_agents
 from tallybook.sources.otlp import Attributes, NotOtlp, Plain, Span, spans_of
-from tallybook.sources.otlp_lines import RESPONSE_ID, key_of, settled
-from tallybook.sources.otlp_names import TOTALS, Names
+from tallybook.sources.otlp_lines import key_of, settled
+from tallybook.sources.otlp_names import RESPONSE_ID, TOTALS, Names
 from tallybook.sources.otlp_tokens import (
     COMPLETIONS,
     EMBEDDINGS,
@@ -20,8 +20,10 @@ from tallybook.sources.otlp_tokens import (
     MAKERS,
     MODELS,
     OPERATIONS,
+    RAW,
     TOKEN_NAMES,
     counts_of,
+    raw_fields,
     token_fields,
 )
 from tallybook.sources.record import (
@@ -148,7 +150,8 @@ def _call(span: Span, kind: str, options: Options) -> Event | None:
     """Return the event of a call by the names that all conventions share; None if it has no tokens."""
     found = span.attributes
     counts = counts_of(found)
-    tokens = token_fields(counts, found, span.scope)
+    raw = raw_fields(found, options) if RAW in found else None
+    tokens = raw or token_fields(counts, found, span.scope)
     if kind == EMBEDDINGS:
         tokens = {"input_tokens": tokens["input_tokens"] or counts.get("total")}
     if not tokens["input_tokens"] and not tokens.get("output_tokens"):

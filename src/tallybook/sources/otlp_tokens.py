@@ -5,7 +5,7 @@ OpenInference 0.1; vLLM's tracing; attributes of Pydantic AI, Strands, LiteLLM a
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -23,8 +23,9 @@ from tallybook.sources.conventions import (
     settled,
 )
 from tallybook.sources.otlp import Attributes
-from tallybook.sources.record import Event, FaultyRecord, Fields
-from tallybook.sources.usage_objects import ANTHROPIC
+from tallybook.sources.record import Event, FaultyRecord, Fields, Options
+from tallybook.sources.usage_objects import ANTHROPIC, OPENAI, dialect_of, priced_by, report_unread, watched
+from tallybook.sources.usage_objects import counts_of as usage_counts_of
 
 COMPLETIONS: Final = "completions"
 EMBEDDINGS: Final = "embeddings"
@@ -157,7 +158,10 @@ _AI_SDK_DETAILS: Final = (
     "ai.usage.inputTokenDetails.cacheWriteTokens",
 )
 """Since version 6: there the input includes the cache, with every provider. Before, it is the provider's own figure."""
-EVIDENCE: Final = frozenset({METADATA, *_AI_SDK_DETAILS})
+RAW: Final = "gen_ai.usage.raw"
+"""The usage object of the answer, as JSON: Logfire's, whose other attributes leave some of it out."""
+_RAW_MAX: Final = 16 * 1024
+EVIDENCE: Final = frozenset({METADATA, RAW, *_AI_SDK_DETAILS})
 """Attributes that are no counts of ours, and prove what others include."""
 
 
@@ -212,6 +216,28 @@ def token_fields(counts: Counts, attributes: Attributes, scope: str = "") -> Eve
     _check_whole(counts, ("reasoning",), "output")
     _check_whole(counts, ("text input", "image input", "audio input"), "input")
     return event_fields(counts)
+
+
+def raw_fields(attributes: Attributes, options: Options) -> Event | None:
+    """Return what the usage object of an answer says that a span has whole: counts, and what the price depends on.
+
+    None if there is none, or none that has counts.
+    """
+    text = attributes.get(RAW)
+    if not isinstance(text, str) or len(text) > _RAW_MAX:
+        return None
+    try:
+        usage = watched(Fields(msgspec.json.decode(text, type=dict[str, Any]), "usage"))
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    dialect = dialect_of(usage, OPENAI)
+    maker, model = (Fields(attributes).any(*names) for names in (MAKERS, MODELS))
+    fields = event_fields(usage_counts_of(usage, dialect, str(model or ""), str(maker or "")))
+    if not fields["input_tokens"] and not fields["output_tokens"]:
+        return None
+    fields |= {name: value for name, value in priced_by(usage).items() if value is not None}
+    report_unread(usage, dialect, options)
+    return fields
 
 
 def _convention(attributes: Attributes, family: Family, scope: str) -> Convention:
