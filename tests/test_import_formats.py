@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import subprocess
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rich.progress import Progress
 from tallybook.cli.importing import batches
 from tallybook.cli.reading import Line
 from tallybook.cli.rows import find, rows
+from tests.support import COMMAND
 from tests.test_cli import run
 
 T = 1_763_800_000
@@ -338,23 +340,29 @@ def test_rows_of_one_group_are_all_usage_and_the_same_file_is_the_same_usage(
     assert (result["num_model_requests"], result["input_tokens"]) == (count + 1, count // 2)
 
 
+def noted(*arguments: object) -> str:
+    """What an import says beside its summary."""
+    done = subprocess.run(
+        [*COMMAND, "import", *map(str, arguments)], capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stderr
+
+
 def test_columns_that_nothing_reads_are_reported_once_by_name(tmp_path: Path, served: tuple[str, ...]) -> None:
     file = tmp_path / "completions_usage_2025.csv"
     file.write_text(dashboard({}, {}, context="long", project_name="Search"))
-    told = run("import", file, *served)
+    told = noted(file, *served)
     assert told.count("completions_usage_2025.csv: columns that are not read: context\n") == 1
     mapped = tmp_path / "trace.csv"
     mapped.write_text(f"when,tokens,cached\n{T},5,3\n")
-    told = run(
-        "import", mapped, "--kind", "embeddings", "--map", "timestamp=when", "--map", "input_tokens=tokens", *served
-    )
+    told = noted(mapped, "--kind", "embeddings", "--map", "timestamp=when", "--map", "input_tokens=tokens", *served)
     assert "trace.csv: columns that are not read: cached" in told
 
 
 def test_fields_of_usage_that_nothing_reads_are_reported(tmp_path: Path, served: tuple[str, ...]) -> None:
     file = tmp_path / "gemini.jsonl"
     file.write_text(lines({**GEMINI, "usageMetadata": {"promptTokenCount": 9, "dreamTokenCount": 4}}))
-    assert "Fields of usage that are not read: usageMetadata.dreamTokenCount (1)" in run("import", file, *served)
+    assert "Fields of usage that are not read: usageMetadata.dreamTokenCount (1)" in noted(file, *served)
 
 
 GEMINI: dict[str, Any] = {

@@ -553,7 +553,7 @@ def test_an_envelope_says_who_when_and_what_stands_before_the_answer(source: str
 
 BAD: dict[str, tuple[str, Any, str | None]] = {
     "Gemini without usage": ("gemini", {"modelVersion": "m", "candidates": []}, "usageMetadata"),
-    "Gemini, a count that is text": ("gemini", gemini(promptTokenCount="9"), "usageMetadata.promptTokenCount"),
+    "Gemini, a count that is text": ("gemini", gemini(promptTokenCount="nine"), "usageMetadata.promptTokenCount"),
     "Gemini, an embedding without a count": ("gemini", {"embedding": {"values": [0.1]}}, "usageMetadata"),
     "Gemini, a misspelt field": ("gemini", {"response": gemini(promptTokenCount=1), "user": "u"}, "user"),
     "Bedrock without a model": ("bedrock", {"usage": {"inputTokens": 1, "outputTokens": 1}}, "model"),

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from tallybook.sources import gemini
-from tallybook.sources.envelope import note_unread
+from tallybook.sources.envelope import note_fields
 from tallybook.sources.record import NO_OPTIONS, Event, FaultyRecord, Fields, Options, made
 
 _CODEX_TYPES: Final = ("session_meta", "turn_context", "event_msg", "response_item", "compacted")
@@ -80,7 +80,7 @@ class CodexSession:
         if totals is not None and totals == before:
             return []  # the same call once more
         if last.values:
-            note_unread(last, _CODEX_READ, options)
+            note_fields(last, _CODEX_READ, options)
             read, cached, written = (last.count(name) or 0 for name in _CODEX_READ[:3])
         else:
             steps = zip(totals or (), before or (0,) * len(_CODEX_READ), strict=True)
@@ -125,7 +125,7 @@ def _message_events(message: Fields, options: Options) -> list[Event]:
     tokens = message.fields("tokens")
     if message.values.get("type") != "gemini" or not tokens.values:
         return []
-    note_unread(tokens, tuple(_GEMINI_COUNTS), options)
+    note_fields(tokens, tuple(_GEMINI_COUNTS), options)
     usage = {name: tokens.values[ours] for ours, name in _GEMINI_COUNTS.items() if ours in tokens}
     if not any(usage.values()):
         return []

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tallybook.sources import anthropic
-from tallybook.sources.envelope import common, note_unread, opened
+from tallybook.sources.envelope import common, note_fields, opened
 from tallybook.sources.record import NO_OPTIONS, Event, FaultyRecord, Fields, Options, made
 
 _INPUT: Final = ("inputTokens", "inputTokenCount", "inputTextTokenCount", "prompt_token_count")
@@ -85,7 +85,7 @@ def events(record: Any, options: Options = NO_OPTIONS) -> list[Event]:
     if isinstance(response.values.get("metadata"), dict):  # of a stream
         response = response.fields("metadata")
     usage = _usage(response)
-    note_unread(usage, _READ, options)
+    note_fields(usage, _READ, options)
     return [_completion(envelope, outer, response, usage, is_batch=is_batch)]
 
 

@@ -12,7 +12,7 @@ Source: types of the official ``cohere`` client 7.3.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tallybook.sources.envelope import common, note_unread, opened
+from tallybook.sources.envelope import common, note_fields, opened
 from tallybook.sources.record import NO_OPTIONS, Event, FaultyRecord, Fields, Options, made
 
 _LAST: Final = ("message-end", "stream-end")
@@ -47,9 +47,9 @@ def events(record: Any, options: Options = NO_OPTIONS) -> list[Event]:
     response = Fields(answer)
     name = "usage" if "usage" in response else "meta"
     usage = response.fields(name)
-    note_unread(usage, _META if name == "meta" else _USAGE, options)
+    note_fields(usage, _META if name == "meta" else _USAGE, options)
     billed, tokens = usage.fields("billed_units"), usage.fields("tokens")
-    note_unread(billed, (*_COUNTS, *_OTHER), options)
+    note_fields(billed, (*_COUNTS, *_OTHER), options)
     model = response.text("model") or envelope.fields("request").text("model")
     shared = common(
         envelope,

@@ -7,20 +7,15 @@ An envelope is this, and all of it but the response may be absent::
 The response may be a list: the chunks or events of one stream, of which the last has the usage.
 """
 
-import hashlib
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
-from tallybook.event import TEXT_MAX
-from tallybook.sources.record import WHO, Event, FaultyRecord, Fields, Options
+from tallybook.sources.record import WHO, Event, FaultyRecord, Fields, Options, call_id, is_blank, note_unread
 
 NAMES: Final = frozenset(
     {"response", "request", "id", "timestamp", "model", "batch", "service_tier", "api_source", *WHO}
     | {"kind", "input_tokens"}
 )
-_PATH_MAX: Final = 128
-_UNREAD_MAX: Final = 64
-"""The most different names a request may count: a sender could make up any number of them."""
 
 
 def opened(record: Any, *, foreign: Collection[str] = ()) -> tuple[Fields, Any]:
@@ -51,7 +46,7 @@ def common(
 ) -> Event:
     """Return what the events of one answer have in common; what the envelope says stands before the answer's own."""
     return {
-        "id": call_id(envelope.values.get("id") or identity),
+        "id": _identity(envelope.values.get("id") or identity),
         "timestamp": envelope.any("timestamp") or timestamp,
         "model": envelope.text("model") or model,
         "service_tier": envelope.text("service_tier") or tier,
@@ -60,27 +55,15 @@ def common(
     }
 
 
-def call_id(text: object) -> str | None:
-    """Return the id of a provider's response as events have it: as it is, or a digest where it is too long."""
-    if not isinstance(text, str) or not text:
-        return None
-    if len(text) <= TEXT_MAX:
-        return text
-    return f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
+def _identity(value: object) -> str | None:
+    return call_id(value) if isinstance(value, str) and value else None
 
 
-def note_unread(usage: Fields, read: Collection[str], options: Options) -> None:
-    """Count the fields of a usage object that are not zero and that nothing reads, by their path."""
+def note_fields(usage: Fields, read: Collection[str], options: Options) -> None:
+    """Note the fields of a usage object that are not zero and that nothing reads, by their path."""
     for name, value in usage.values.items():
         if name not in read and _is_used(value):
-            note(f"{usage.path}.{name}" if usage.path else name, options)
-
-
-def note(path: str, options: Options) -> None:
-    """Count a field that is not read."""
-    path = path[:_PATH_MAX]
-    if path in options.unread or len(options.unread) < _UNREAD_MAX:
-        options.unread[path] += 1
+            note_unread(options, f"{usage.path}.{name}" if usage.path else name)
 
 
 def _is_used(value: object) -> bool:
@@ -89,4 +72,4 @@ def _is_used(value: object) -> bool:
         return any(map(_is_used, value.values()))
     if isinstance(value, list):
         return any(map(_is_used, value))
-    return bool(value)
+    return not is_blank(value)

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping
 from itertools import combinations
 from typing import Any, Final
 
-from tallybook.sources.envelope import common, note, note_unread, opened
-from tallybook.sources.record import NO_OPTIONS, Event, FaultyRecord, Fields, Options, made
+from tallybook.sources.envelope import common, note_fields, opened
+from tallybook.sources.record import NO_OPTIONS, Event, FaultyRecord, Fields, Options, made, note_unread
 
 _LINE: Final = ("key", "processed_time", "processedTime", "status", "metadata", "error")
 """Fields of a batch's lines, which hold a response and are no envelopes."""
@@ -87,7 +87,7 @@ def events(record: Any, options: Options = NO_OPTIONS) -> list[Event]:
     values = _interaction(values) or values
     response = Fields(values)
     usage = Fields(_camel(response.fields("usageMetadata").values), "usageMetadata")
-    note_unread(usage, _READ, options)
+    note_fields(usage, _READ, options)
     model = response.text("modelVersion") or _model(envelope.fields("request").text("model"))
     shared = common(
         envelope,
@@ -123,7 +123,7 @@ def token_fields(usage: Fields, options: Options = NO_OPTIONS) -> Event:
     total = usage.count("totalTokenCount")
     inside = _inside(total, prompt + output, beside)
     if inside is None:
-        note("usageMetadata.totalTokenCount", options)  # more or less than its parts
+        note_unread(options, "usageMetadata.totalTokenCount")  # more or less than its parts
     tool = 0 if "tool" in (inside or ()) else beside["tool"]
     thoughts = 0 if "thoughts" in (inside or ()) else beside["thoughts"]
     read = _modalities(usage, options, "promptTokensDetails", *(("toolUsePromptTokensDetails",) if tool else ()))
@@ -168,7 +168,7 @@ def _modalities(usage: Fields, options: Options, *names: str) -> dict[str, int]:
             tokens = part.count("tokenCount", "token_count", "tokens") or 0
             found[modality] = found.get(modality, 0) + tokens
             if tokens and modality not in _MODALITIES:
-                note(f"usageMetadata.{name}.{modality}", options)
+                note_unread(options, f"usageMetadata.{name}.{modality}")
     return found
 
 
