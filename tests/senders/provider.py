@@ -6,6 +6,7 @@ What a call uses stands in the table of calls; what was answered, in `Provider.a
 import json
 import re
 import struct
+import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from tests.senders.calls import (
     response_usage,
 )
 
-CREATED = 1_793_059_200
+CREATED = int(time.time())
 _numbers = count(1)
 _by_model = {call.model: call for call in CALLS}
 Json = dict[str, Any]

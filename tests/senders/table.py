@@ -107,6 +107,10 @@ AUDIO_REFUSED = {"chat audio": "it refuses audio"}
 STREAM_USAGE = "`stream_usage=True`, or streams of OpenAI's chat report nothing"
 INCLUDE_USAGE = "`ModelSettings(include_usage=True)`, or streams of chat report nothing"
 AGENTS_CHAT = "where the model is one of chat completions, its spans do not say the cached part"
+LITELLM_OTEL = dict.fromkeys(
+    ("input_cached_tokens", "input_cache_write_tokens", *NO_HOUR, *NO_AUDIO),
+    "its spans have them only in a text that is not JSON",
+)
 
 SENDERS = {
     # Clients that trace themselves
@@ -279,11 +283,13 @@ SENDERS = {
     ),
     "litellm-proxy-otel": Sender(
         "LiteLLM's proxy, its callback `otel`", ("litellm",), "proxy", ("otel",), (*OPENAI, "messages"),
-        environment="litellm",
+        environment="litellm", loses=LITELLM_OTEL,
+        advice="the callback above instead; its `OTEL_EXPORTER_OTLP_HEADERS` with a space, not `%20`",
     ),
     "litellm-proxy + otel": Sender(
         "LiteLLM's proxy, both callbacks", ("litellm",), "proxy", ("tallybook", "otel"), (*OPENAI, "messages"),
-        environment="litellm",
+        environment="litellm", loses=LITELLM_OTEL,
+        advice="`otel`: its report of a call comes first, and the first stands",
     ),
     # npm
     "npm-anthropic": Sender(
