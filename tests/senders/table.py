@@ -140,7 +140,7 @@ SENDERS = {
     ),
     "genai-anthropic": Sender(
         "official instrumentation of Anthropic's SDK", ("opentelemetry-instrumentation-genai-anthropic",),
-        "anthropic", ("genai-anthropic",), ("messages",), settings=NO_SDK, advice=SWITCH_SDK_OFF,
+        "anthropic", ("genai-anthropic",), ("messages",), loses=NO_HOUR, settings=NO_SDK, advice=SWITCH_SDK_OFF,
     ),
     "google-genai": Sender(
         "official instrumentation of Google's SDK", ("opentelemetry-instrumentation-google-genai", "google-genai"),
