@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any
 from urllib.parse import unquote
+from uuid import uuid4
 
 from tests.scripted import Asked, Reply, events, scripted
 from tests.senders.calls import (
@@ -78,7 +79,7 @@ def _model_in(path: str) -> str | None:
 
 
 def _chat(call: Call, asked: Json) -> Reply:
-    common: Json = {"id": f"chatcmpl-{_number()}", "created": CREATED, "model": call.model, "service_tier": "default"}
+    common: Json = {"id": f"chatcmpl-{uuid4().hex}", "created": CREATED, "model": call.model, "service_tier": "default"}
     usage = chat_usage(call.used)
     if not asked.get("stream"):
         message: Json = {"role": "assistant", "content": "hi", "refusal": None}
@@ -97,9 +98,9 @@ def _chat(call: Call, asked: Json) -> Reply:
 
 def _response(call: Call, asked: Json) -> Reply:
     text = {"type": "output_text", "text": "hi", "annotations": [], "logprobs": []}
-    item: Json = {"type": "message", "id": f"msg_{_number()}", "role": "assistant", "status": "completed"}
+    item: Json = {"type": "message", "id": f"msg_{uuid4().hex}", "role": "assistant", "status": "completed"}
     response: Json = {
-        "id": f"resp_{_number()}",
+        "id": f"resp_{uuid4().hex}",
         "object": "response",
         "created_at": CREATED,
         "status": "completed",
@@ -146,7 +147,7 @@ def _embedding(call: Call, asked: Json) -> Reply:
 def _message(call: Call, asked: Json) -> Reply:
     usage = message_usage(call.used)
     message: Json = {
-        "id": f"msg_{_number()}",
+        "id": f"msg_{uuid4().hex}",
         "type": "message",
         "role": "assistant",
         "model": call.model,
@@ -178,11 +179,11 @@ def _token_count(call: Call, asked: Json) -> Reply:
 
 
 def _generated(call: Call, asked: Json) -> Reply:
-    return Reply(_gemini(call, f"gem-{_number()}", "hi", "STOP"))
+    return Reply(_gemini(call, f"gem-{uuid4().hex}", "hi", "STOP"))
 
 
 def _generated_stream(call: Call, asked: Json) -> Reply:
-    name = f"gem-{_number()}"
+    name = f"gem-{uuid4().hex}"
     first = _gemini(call, name, "h", None)
     # What has been written so far; the last piece has the whole.
     first["usageMetadata"]["candidatesTokenCount"] = 1
