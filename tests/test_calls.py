@@ -177,7 +177,9 @@ def test_a_late_report_of_a_call_that_was_deleted_for_its_age_does_not_count_aga
     while store.expire(Keep(events=2), DAY + 3 * 86_400) is not None:
         pass
     assert store.kept.events_s == DAY + 86_400
-    later = send(store, Report("resp_a1", DAY + 86_402), Report("resp_a2", DAY + 86_402), Report("resp_a3", DAY + 86_402))
+    later = send(
+        store, Report("resp_a1", DAY + 86_402), Report("resp_a2", DAY + 86_402), Report("resp_a3", DAY + 86_402)
+    )
     assert later.accepted.total() == 1
     assert used(store) == {(): (4, 40, 8)}
 
