@@ -15,7 +15,6 @@ from tallybook.event import CONTROL, Event, Fault
 from tallybook.ingest.decode import COLUMNS_MIN, Decoded, Rejected, collect, records_of, split
 from tallybook.sources import otlp_logs, otlp_spans
 from tallybook.sources.otlp import (
-    DELTA,
     NotOtlp,
     Span,
     log_record,
@@ -27,6 +26,7 @@ from tallybook.sources.otlp import (
 )
 from tallybook.sources.otlp_lines import SpanKey, key_of, note_above, note_alike, repeated, settled
 from tallybook.sources.otlp_metrics import group_events, grouped, is_read
+from tallybook.sources.otlp_wire import DELTA
 from tallybook.sources.record import Elsewhere, FaultyRecord, Options, Source, Unsure
 from tallybook.sources.record import Event as Fields
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from tallybook.sources.conventions import event_fields
-from tallybook.sources.otlp import Attributes
+from tallybook.sources.otlp_wire import Attributes
 from tallybook.sources.record import Event, FaultyRecord, Fields, Options, cost, note_unread
 from tallybook.sources.usage_objects import ANTHROPIC, OPENAI, counts_of, report_unread, watched
 

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from tallybook.event import rfc3339_to_ms
-from tallybook.sources.otlp import Attributes, Log, Span, digest
+from tallybook.sources.otlp import Log, Span, digest
 from tallybook.sources.otlp_names import is_irrelevant
 from tallybook.sources.otlp_tokens import COMPLETIONS
+from tallybook.sources.otlp_wire import Attributes
 from tallybook.sources.record import Event, FaultyRecord, Fields, Options, call_id, cost, note_unread
 
 SIGNAL: Final = "tallybook.signal"

@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from tallybook.sources import otlp_agents
-from tallybook.sources.otlp import DELTA, NotOtlp, Point, digest, points_of
+from tallybook.sources.otlp import NotOtlp, Point, digest, points_of
 from tallybook.sources.otlp_names import is_count
 from tallybook.sources.otlp_spans import who
 from tallybook.sources.otlp_tokens import COMPLETIONS, EMBEDDINGS, OPERATIONS, token_fields
+from tallybook.sources.otlp_wire import DELTA
 from tallybook.sources.record import (
     NO_OPTIONS,
     Elsewhere,

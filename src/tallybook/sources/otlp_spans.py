@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from tallybook.event import TEXT_MAX, shorten
 from tallybook.sources import langfuse, otlp_agents
-from tallybook.sources.otlp import Attributes, NotOtlp, Plain, Span, spans_of
+from tallybook.sources.otlp import NotOtlp, Span, spans_of
 from tallybook.sources.otlp_lines import key_of, settled
 from tallybook.sources.otlp_names import RESPONSE_ID, TOTALS, Names
 from tallybook.sources.otlp_tokens import (
@@ -26,6 +26,7 @@ from tallybook.sources.otlp_tokens import (
     raw_fields,
     token_fields,
 )
+from tallybook.sources.otlp_wire import Attributes, Plain
 from tallybook.sources.record import (
     NO_OPTIONS,
     Elsewhere,

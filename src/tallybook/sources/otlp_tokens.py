@@ -22,7 +22,7 @@ from tallybook.sources.conventions import (
     family_of,
     settled,
 )
-from tallybook.sources.otlp import Attributes
+from tallybook.sources.otlp_wire import Attributes
 from tallybook.sources.record import Event, FaultyRecord, Fields, Options
 from tallybook.sources.usage_objects import ANTHROPIC, OPENAI, dialect_of, priced_by, report_unread, watched
 from tallybook.sources.usage_objects import counts_of as usage_counts_of
