@@ -42,7 +42,7 @@ def config() -> dict[str, Any]:
                 "callback_type": "generic_api",
                 "endpoint": f"{os.environ['TALLYBOOK_URL']}/v1/organization/usage/events/litellm",
                 "headers": {"Authorization": "os.environ/TALLYBOOK_AUTHORIZATION"},
-                "event_types": ["llm_api_success"],
+                "event_types": ["llm_api_success", "llm_api_failure"],
                 "max_retries": 6,
                 "retry_delay": 1,
             }
