@@ -4,11 +4,14 @@ from typing import Any, Final
 
 import duckdb
 
+from tallybook.sources.record import is_unique_id
 from tallybook.store.protocol import Repeated, SourceFacts
 
 _OURS: Final = "events"
 """What events of ours are called among sources."""
 _NAMED_MAX: Final = 10
+_READ_MAX: Final = 2_000
+"""Twice as many as there are ids of the servers that use theirs again, which are left out."""
 _WITHOUT_OWN_INSTANT: Final = "('code_interpreter_sessions', 'vector_stores')"
 """Kinds whose ids name a thing that is used again and again."""
 _FOUND: Final = f"""
@@ -37,17 +40,18 @@ def sources(connection: duckdb.DuckDBPyConnection, organization_id: str, start_s
 
 
 def repeated(connection: duckdb.DuckDBPyConnection, organization_id: str, start_s: int, end_s: int) -> list[Repeated]:
-    """Return ids that other software reported more than once of one kind, at different instants: the first few.
+    """Return ids that are stored more than once of one kind, at different instants, and not only as events of ours.
 
-    Events of ours may use an id as often as they like. That of a response is there once, unless two sources saw it.
+    Events of ours may use an id as often as they like. That of a response is there once, unless it came as an event of
+    ours as well, or before calls were known by their ids. The first few are returned.
     """
     rows = connection.execute(
         f"""SELECT kind, id, count(*), list(DISTINCT source ORDER BY source)
             FROM ({_FOUND} AND has_identity AND kind NOT IN {_WITHOUT_OWN_INSTANT}) GROUP BY kind, id
-            HAVING count(*) > 1 AND bool_or(source <> '{_OURS}') ORDER BY min("timestamp"), id LIMIT {_NAMED_MAX}""",
+            HAVING count(*) > 1 AND bool_or(source <> '{_OURS}') ORDER BY min("timestamp"), id LIMIT {_READ_MAX}""",
         _values(organization_id, start_s, end_s),
     ).fetchall()
-    return [Repeated(*row) for row in rows]
+    return [found for row in rows if is_unique_id((found := Repeated(*row)).id)][:_NAMED_MAX]
 
 
 def _values(organization_id: str, start_s: int, end_s: int) -> dict[str, Any]:
