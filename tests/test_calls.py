@@ -139,6 +139,17 @@ def test_other_organizations_kinds_and_events_of_ours_are_other_facts(store: Duc
     assert (used(store), used(store, "org-b")) == ({(): (2, 20, 4)}, {(): (1, 10, 2)})
 
 
+@pytest.mark.parametrize("is_whole_first", [True, False])
+def test_a_call_that_one_source_reports_whole_and_another_by_its_turns_counts_once(
+    store: DuckStore, is_whole_first: bool
+) -> None:
+    whole = [Report("msg_a1", input=20)]
+    turns = [Report("msg_a1"), Report("msg_a1#message-2", output=0), Report("msg_a1#compaction-1", input=5, output=0)]
+    for reports in (whole, turns) if is_whole_first else (turns, whole):
+        send(store, *reports, source="anthropic" if len(reports) > 1 else "otlp")
+    assert used(store)[()][1:] == (25, 2)
+
+
 @pytest.mark.parametrize("name", ["chatcmpl-7", "chatcmpl-998", "cmpl-12"])
 def test_ids_of_servers_that_have_a_thousand_of_them_are_told_apart_by_their_instants(
     store: DuckStore, name: str

@@ -652,6 +652,54 @@ def test_a_usage_object_that_a_span_has_whole_counts(raw: str, expected: Json) -
     assert tier == ("fast" if "speed" in raw else None)
 
 
+MLFLOW: Json = {
+    "mlflow.spanType": '"CHAT_MODEL"',
+    "mlflow.llm.model": '"gpt-4o-mini"',
+    "mlflow.chat.tokenUsage": '{"input_tokens": 9, "output_tokens": 2, "total_tokens": 11}',
+}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (MLFLOW, ("gpt-4o-mini", 9)),
+        (MLFLOW | {"mlflow.spanType": '"AGENT"'}, None),
+        (
+            {"llm.usage.prompt_tokens": 9, "llm.usage.completion_tokens": 2, "llm.response.model": "gpt-4o"},
+            ("gpt-4o", 9),
+        ),
+    ],
+)
+def test_other_names_of_models_and_counts(values: Json, expected: tuple[str, int] | None) -> None:
+    found = decoded(traces(span(values)), is_json=True)
+    assert found.rejected == []
+    assert [(each.dimensions[3], each.measures[0]) for each in found.records] == ([expected] if expected else [])
+
+
+def test_a_model_whose_counts_are_in_its_answer_only_is_rejected_with_the_reason() -> None:
+    values = {"genkit:metadata:subtype": "model", "genkit:output": '{"usage": {"inputTokens": 9}, "text": "secret"}'}
+    (bad,) = decoded(traces(span(values)), is_json=True).rejected
+    assert "Genkit" in bad.faults[0].message
+    assert b"secret" not in bad.raw
+
+
+def test_of_objects_that_spans_hold_only_what_was_used_is_kept() -> None:
+    metadata = '{"google": {"groundingMetadata": {"webSearchQueries": ["my illness"]}, "usage": {"tier": "standard"}}}'
+    values = VERCEL | {"ai.usage.inputTokens": "-1", "ai.response.providerMetadata": metadata}
+    (bad,) = decoded(traces(span(values)), is_json=True).rejected
+    assert b"illness" not in bad.raw
+    assert b"standard" in bad.raw
+
+
+def test_what_bedrock_wrote_to_its_cache_is_in_the_metadata_of_version_5_of_vercels_sdk() -> None:
+    values = VERCEL | {"gen_ai.system": "amazon-bedrock", "ai.usage.inputTokens": 300, "ai.usage.outputTokens": 5}
+    values |= {"ai.usage.cachedInputTokens": 2000}
+    values |= {"ai.response.providerMetadata": '{"bedrock": {"usage": {"cacheWriteInputTokens": 700}}}'}
+    (record,) = decoded(traces(span(values)), is_json=True).records
+    found = dict(zip(record.kind.measures, record.measures, strict=True))
+    assert [found[f"input_{name}"] for name in ("tokens", "cached_tokens", "cache_write_tokens")] == [3000, 2000, 700]
+
+
 def test_calls_beside_each_other_are_two_whatever_they_used() -> None:
     first = span(CHAT | USAGE, parentSpanId=SPAN_ID, spanId="1" * 16)
     found = decoded(traces(first, first | {"spanId": "2" * 16}, first | {"spanId": SPAN_ID}), is_json=True)

@@ -26,6 +26,7 @@ from tallybook.event import (
 )
 from tallybook.sources.record import FaultyRecord, Options, Source
 
+_NESTED: Final = Fault(None, None, "the item is nested too deeply")
 COLUMNS_MIN: Final = 64
 """Events from which on reading them as columns is quicker than one by one."""
 
@@ -261,11 +262,13 @@ def read_record(
         try:
             value = _storable(value)
         except RecursionError:
-            return [Fault(None, shorten(item.decode()), "the item is nested too deeply")]
+            return [_NESTED._replace(value=shorten(item.decode()))]
     try:
         events = source.events(value, options)
     except FaultyRecord as error:
         return error.faults
+    except RecursionError:
+        return [_NESTED._replace(value=shorten(item[:64].decode(errors="replace")))]
     return records_of(events, now_ms, received_ms)
 
 

@@ -140,7 +140,8 @@ def authorize(request: Request, scope: Scope) -> Key:
     except Unauthorized:
         context(request).mistakes.note(Mistake.SEVERAL_KEYS, client_address(request))
         raise
-    if value is None and (token := session_token(request)):
+    # What does not begin like a key of ours is somebody else's, such as that of a proxy a browser comes through.
+    if not (value and value.startswith(PREFIX)) and (token := session_token(request)):
         return _of_session(request, token, scope)
     if not value:
         raise _no_key(request, scope)

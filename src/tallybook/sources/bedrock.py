@@ -75,7 +75,7 @@ def events(record: Any, options: Options = NO_OPTIONS) -> list[Event]:
         answer = _merged(answer)
     if _STREAM.intersection(answer) or ("recordId" in answer and not isinstance(answer.get("modelOutput"), dict)):
         return []
-    is_batch = "modelOutput" in answer
+    is_batch = isinstance(answer.get("modelOutput"), dict)
     response = Fields(answer["modelOutput"] if is_batch else answer)
     if response.values.get("schemaType") == _LOG:
         return _logged(envelope, response, options)
@@ -146,7 +146,7 @@ def _usage(response: Fields) -> Fields:
     if "generation_token_count" in response:  # Llama
         return Fields({name: response.values.get(name) for name in ("prompt_token_count", "generation_token_count")})
     headers = response.fields("ResponseMetadata").fields("HTTPHeaders").values
-    counts = {name: int(text) for name, header in _HEADERS.items() if (text := str(headers.get(header))).isdecimal()}
+    counts = {name: text for name, header in _HEADERS.items() if (text := headers.get(header)) is not None}
     if not counts:
         raise response.wrong("usage", "is missing; send an answer as Bedrock returns it, a stream's last event")
     return Fields(counts)

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tallybook.sources.envelope import common, opened
-from tallybook.sources.record import NO_OPTIONS, Event, FaultyRecord, Fields, Options, made
+from tallybook.sources.record import NO_OPTIONS, Event, FaultyRecord, Fields, Options, is_blank, made, note_unread
 
 _SIGNS: Final = ("prompt_eval_count", "eval_count", "done_reason", "total_duration")
 _COUNTS: Final = ("prompt_eval_count", "eval_count")
+_CACHED: Final = "prompt_eval_cached_count"
+"""What of the prompt was in memory, where a version says it."""
 
 
 def is_answer(answer: Mapping[str, Any]) -> bool:
@@ -52,5 +54,17 @@ def events(record: Any, options: Options = NO_OPTIONS) -> list[Event]:
         raise FaultyRecord(
             "eval_count", None, "eval_count is missing; send a stream's last chunk, the one that is done"
         )
+    cached = response.count(_CACHED)
+    for name in response.values:
+        if name.endswith("_count") and name not in (*_COUNTS, _CACHED) and not is_blank(response.values[name]):
+            note_unread(options, name)
     # Absent: the whole prompt was in memory from the request before, and none of it had to be read.
-    return [made("completions", shared, input_tokens=read or 0, output_tokens=response.count("eval_count") or 0)]
+    return [
+        made(
+            "completions",
+            shared,
+            input_tokens=max(read or 0, cached or 0),
+            input_cached_tokens=cached,
+            output_tokens=response.count("eval_count") or 0,
+        )
+    ]

@@ -20,7 +20,7 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import MetricsData as MetricsMes
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData as TracesMessage
 
 from tallybook.sources.otlp_json import LOGS, METRICS, TRACES, LogsData, MetricsData, Structure, TracesData
-from tallybook.sources.otlp_names import READ, Names
+from tallybook.sources.otlp_names import OBJECTS, READ, Names, usage_only
 from tallybook.sources.otlp_repair import repaired_json, tolerant
 from tallybook.sources.otlp_wire import ERROR, JSON, PROTOBUF, REPAIRED, Attributes, Plain, Wire, enumeration, integer
 
@@ -341,7 +341,11 @@ _ALL: Final = Names((), lambda _: READ)
 
 
 def _written(attributes: Attributes) -> list[dict[str, object]]:
-    return [{"key": key, "value": _written_value(value)} for key, value in attributes.items()]
+    """Return attributes as OTLP/JSON has them; of objects as JSON only what was used."""
+    return [
+        {"key": key, "value": _written_value(usage_only(value) if key in OBJECTS else value)}
+        for key, value in attributes.items()
+    ]
 
 
 def _written_value(value: Plain) -> dict[str, object]:

@@ -8,7 +8,9 @@ counts which nobody reads must not be dropped in silence.
 import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 RESPONSE_ID: Final = "gen_ai.response.id"
 READ: Final = 1
@@ -97,6 +99,37 @@ def is_count(name: str) -> bool:
 def is_irrelevant(name: str) -> bool:
     """Return whether a count of this name repeats others, so that nothing is lost if nobody reads it."""
     return bool(_IRRELEVANT.search(_CAMEL.sub("_", name).lower()))
+
+
+OBJECTS: Final = frozenset(
+    {"ai.response.providerMetadata", "gen_ai.usage.raw", "mlflow.chat.tokenUsage"}
+    | {"langfuse.observation.usage_details", "langfuse.observation.cost_details"}
+)
+"""Attributes that hold an object as JSON, of which only what was used matters: others put queries into it."""
+_WORD: Final = re.compile(r"[\w.-]{1,32}")
+
+
+def usage_only(value: object) -> str:
+    """Return an object in JSON with its numbers, and with short words of usage; "" for what is not one."""
+    try:
+        found = msgspec.json.decode(str(value))
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+    return msgspec.json.encode(_numbers(found, is_usage=False)).decode()
+
+
+def _numbers(value: Any, *, is_usage: bool, levels: int = 8) -> Any:
+    if isinstance(value, dict) and levels:
+        inside = {
+            name: _numbers(item, is_usage=is_usage or name == "usage", levels=levels - 1)
+            for name, item in value.items()
+        }
+        return {name: item for name, item in inside.items() if item is not None}
+    if isinstance(value, list) and levels and is_usage:
+        return [_numbers(item, is_usage=True, levels=levels - 1) for item in value]
+    if isinstance(value, int | float):
+        return value
+    return value if is_usage and isinstance(value, str) and _WORD.fullmatch(value) else None
 
 
 def response_id(value: object) -> str | None:

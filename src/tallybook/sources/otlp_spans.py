@@ -9,7 +9,7 @@ import re
 from typing import Any, Final
 
 from tallybook.event import TEXT_MAX, shorten
-from tallybook.sources import langfuse, otlp_agents
+from tallybook.sources import langfuse, mlflow, otlp_agents
 from tallybook.sources.otlp import NotOtlp, Span, spans_of
 from tallybook.sources.otlp_lines import key_of, settled
 from tallybook.sources.otlp_names import RESPONSE_ID, TOTALS, Names
@@ -48,6 +48,7 @@ _TOTALS: Final = ("AGENT", "CHAIN")
 """Roles that may have the sum of what is below, or be all that is known of it."""
 _ABOVE_CALLS: Final = ("traceloop.span.kind", "gen_ai.agent.name")
 _STEP: Final = "ai.operationId"
+_GENKIT: Final = "genkit:metadata:subtype"
 _REQUEST_ID: Final = "gen_ai.request.id"
 _CHOICES: Final = "gen_ai.request.n"
 _TIERS: Final = (
@@ -77,7 +78,7 @@ _READ: Final = TOKEN_NAMES | {
     *EVIDENCE,
     *(_OPERATION, _REQUEST_TYPE, _ROLE, _STEP, RESPONSE_ID, _REQUEST_ID, _CHOICES, _TOOL, _TOOL_TYPE),
     *(*_ABOVE_CALLS, *MODELS, *MAKERS, *_TIERS, *_COSTS, *_COST_PARTS, _CURRENCY),
-    *(*otlp_agents.NAMES, *langfuse.NAMES),
+    *(*otlp_agents.NAMES, *langfuse.NAMES, *mlflow.NAMES, _GENKIT),
 }
 _ID: Final = re.compile(r"(?=.*[1-9a-f])[0-9a-f]{16,32}")
 _MODELS: Final = (*MODELS, langfuse.MODEL)
@@ -127,6 +128,8 @@ def events(record: Any, options: Options = NO_OPTIONS) -> list[Event]:
 
 def span_events(span: Span, options: Options) -> list[Event]:
     """Return the events of one span, as `events` does; raises `Unsure` where other spans decide."""
+    if mlflow.TYPE in span.attributes:
+        span = span._replace(attributes=mlflow.translated(span.attributes))
     found = span.attributes
     if not found and not span.others:
         return []
@@ -229,9 +232,22 @@ def _langfuse_events(span: Span, options: Options) -> list[Event]:
     return [event]
 
 
+def _of_genkit(span: Span) -> Unsure:
+    """Return what is wrong with a span of Genkit's: its counts are inside the answer's text, which is not read."""
+    name = shorten(span.name or "the span")
+    return Unsure(
+        _GENKIT,
+        "model",
+        f"{name} is Genkit's, which writes what was used into the answer's text only, and that is not read; send the "
+        "provider's answers, or instrument its client",
+    )
+
+
 def _kind(span: Span) -> str | None:
     """Return what a span is counted as; None if it is not one call of a model."""
     found = span.attributes
+    if found.get(_GENKIT) == "model" and TOKEN_NAMES.isdisjoint(found):
+        raise _of_genkit(span)
     kind = None
     role = str(found.get(_ROLE) or "UNKNOWN").upper()
     if role != "UNKNOWN":

@@ -144,6 +144,8 @@ MODELS: Final = (
     "llm.model_name",
     "gen_ai.request.model",
     "llm.request.model_name",
+    "llm.response.model",
+    "llm.request.model",
     "embedding.model_name",
     "ai.model.id",
 )
@@ -203,16 +205,22 @@ def token_fields(counts: Counts, attributes: Attributes, scope: str = "") -> Eve
     """
     cached = counts.get("cached")
     total_in = counts.get("input")
-    if total_in is not None and _PLAINEST.issuperset(counts) and (cached or 0) <= total_in:
+    if (
+        total_in is not None
+        and _PLAINEST.issuperset(counts)
+        and (cached or 0) <= total_in
+        and METADATA not in attributes
+    ):
         is_inside = not cached or (scope not in SCOPES and _AI_SDK_CACHED not in attributes)
         if is_inside:
             return {"input_tokens": total_in, "input_cached_tokens": cached, "output_tokens": counts.get("output")}
     family = family_of(*(attributes[name] for name in (*MAKERS, *MODELS) if name in attributes))
-    told = _of_provider(attributes) if METADATA in attributes else None
+    metadata = _metadata(attributes)
+    told = _of_anthropic(metadata)
     if told is not None:
         counts = settled(told, family, CACHE_BESIDE)
     else:
-        counts = settled(counts, family, _convention(attributes, family, scope))
+        counts = settled({**_of_bedrock(metadata), **counts}, family, _convention(attributes, family, scope))
     _check_whole(counts, ("reasoning",), "output")
     _check_whole(counts, ("text input", "image input", "audio input"), "input")
     return event_fields(counts)
@@ -247,14 +255,32 @@ def _convention(attributes: Attributes, family: Family, scope: str) -> Conventio
     return SCOPES.get(scope, INSIDE)
 
 
-def _of_provider(attributes: Attributes) -> Counts | None:
+def _metadata(attributes: Attributes) -> dict[str, Any]:
+    """Return what a provider said beside the counts, by provider."""
+    if METADATA not in attributes:
+        return {}
+    try:
+        return msgspec.json.decode(str(attributes[METADATA]), type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+
+
+def _of_anthropic(metadata: dict[str, Any]) -> Counts | None:
     """Return the counts of Anthropic's usage object where the metadata have one; None if not."""
     try:
-        usage = msgspec.json.decode(str(attributes[METADATA]))["anthropic"]["usage"]
-        counts = ANTHROPIC.counts(Fields(usage))
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
+        counts = ANTHROPIC.counts(Fields(metadata["anthropic"]["usage"]))
+    except (KeyError, TypeError, AttributeError, ValueError):
         return None
     return counts if "input" in counts and "output" in counts else None
+
+
+def _of_bedrock(metadata: dict[str, Any]) -> Counts:
+    """Return what was written to a cache on Bedrock, which is said nowhere else."""
+    try:
+        write = Fields(metadata["bedrock"]["usage"]).count("cacheWriteInputTokens")
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return {}
+    return {"write": write} if write else {}
 
 
 def _check_whole(counts: Counts, parts: tuple[str, ...], whole: str) -> None:

@@ -52,16 +52,16 @@ class Latest:
     __slots__ = ("_lock", "_values")
 
     def __init__(self) -> None:
-        self._values: dict[Hashable, Hashable] = {}
+        self._values: dict[int, Hashable] = {}  # by hashes, since ids of others may be long
         self._lock = Lock()
 
     def __contains__(self, key: Hashable) -> bool:
-        return key in self._values
+        return hash(key) in self._values
 
     def note(self, key: Hashable, value: Hashable = None) -> Hashable:
         """Return the value that was noted first."""
         with self._lock:
-            found = self._values.setdefault(key, value)
+            found = self._values.setdefault(hash(key), value)
             if len(self._values) > _LATEST_MAX:
                 del self._values[next(iter(self._values))]
             return found
@@ -257,8 +257,8 @@ class Watched(dict[str, Any]):
 
     __slots__ = ("_seen",)
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        super().__init__((name, _watched(value)) for name, value in values.items())
+    def __init__(self, values: Mapping[str, Any], levels: int = 0) -> None:
+        super().__init__((name, _watched(value, levels)) for name, value in values.items())
         self._seen: set[str] = set()
 
     def get(self, name: str, default: Any = None) -> Any:  # noqa: D102 - as of every mapping
@@ -279,10 +279,16 @@ class Watched(dict[str, Any]):
                 yield inner
 
 
-def _watched(value: Any) -> Any:
+_WATCHED_MAX: Final = 16
+"""Objects within objects of usage: nobody has more than four, and what is deeper is one field that is not read."""
+
+
+def _watched(value: Any, levels: int) -> Any:
+    if levels > _WATCHED_MAX:
+        return value
     if isinstance(value, Mapping):
-        return Watched(value)
-    return [_watched(item) for item in value] if isinstance(value, list) else value
+        return Watched(value, levels + 1)
+    return [_watched(item, levels + 1) for item in value] if isinstance(value, list) else value
 
 
 def is_blank(value: object) -> bool:
@@ -319,6 +325,18 @@ def call_id(text: str) -> str:
     return f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
 
 
+_TURN: Final = re.compile(r"(.+)#(?:message|fallback_message)-[0-9]+")
+
+
+def whole_of(name: str) -> str | None:
+    """Return the id of the call that an event is one of several turns of, None if it is not.
+
+    Another report of the call, which has it whole, has that id: the two must not add up.
+    """
+    found = _TURN.fullmatch(name)
+    return found[1] if found else None
+
+
 _WEAK_IDS: Final = re.compile(
     r"(chatcmpl-|cmpl-)(0|[1-9][0-9]{0,2})|resp_(0|[1-9][0-9]{0,5})"
     r"|(chatcmpl-|cmpl-)?A1|koboldcpp|(chatcmpl|cmpl)-?|0|null|none|unknown",
@@ -326,15 +344,23 @@ _WEAK_IDS: Final = re.compile(
 )
 
 
-def is_unique_id(text: str) -> bool:
-    """Whether the id of an answer tells it from all others by itself.
+_HOSTED: Final = re.compile(
+    r"(?:.*[/.:])?(?:gpt-(?!oss)|chatgpt|o\d(?:-|$)|claude|gemini|grok|text-embedding|whisper|dall-e|tts-)"
+)
+"""Models that only their makers and large clouds serve."""
+
+
+def is_unique_id(text: str, model: object = None) -> bool:
+    """Whether the id of an answer tells it from all others by itself; the model that answered may prove it.
 
     Not so those of servers that draw from few numbers, or have one id for all answers. Sources: Ollama's addresses in
     OpenAI's shape (``chatcmpl-`` or ``cmpl-`` and a random number below 999, ``resp_`` and one below 999,999);
     KoboldCpp (``chatcmpl-A1``, ``cmpl-A1``, and ``koboldcpp`` in streams); servers that write the prefix alone, or
     nothing.
     """
-    return bool(text.strip()) and _WEAK_IDS.fullmatch(text) is None
+    if not text.strip():
+        return False
+    return _WEAK_IDS.fullmatch(text) is None or (isinstance(model, str) and _HOSTED.match(model) is not None)
 
 
 def made(kind: str, common: Mapping[str, Any], **fields: Any) -> Event:

@@ -15,16 +15,16 @@ in several requests the first stands, and what a later one says otherwise is cou
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, repeat, starmap
 from typing import Final, NamedTuple
 
 import duckdb
 import numpy as np
 
-from tallybook.columns import Integers, Truths, columns_of
+from tallybook.columns import Columns, Integers, Truths, columns_of
 from tallybook.event import Record
 from tallybook.kinds import KINDS, MEASURES
-from tallybook.sources.record import is_unique_id
+from tallybook.sources.record import is_unique_id, whole_of
 from tallybook.store.protocol import Conflict, Outcome
 from tallybook.store.share import Digests, Share
 from tallybook.tokens import DERIVED
@@ -52,7 +52,7 @@ def split(share: Share) -> Iterator[Share]:
     columns = share.columns
     are_calls = np.zeros(len(columns), np.bool_)
     if not columns.kind.reuses_ids:
-        are_calls = np.fromiter((name is not None and is_unique_id(name) for name in columns.ids), np.bool_)
+        are_calls = np.fromiter(starmap(_is_call, zip(columns.ids, _models(columns), strict=True)), np.bool_)
     if not are_calls.all():
         yield share.only(~are_calls)
     if are_calls.any():
@@ -60,6 +60,17 @@ def split(share: Share) -> Iterator[Share]:
         columns = replace(called.columns, has_identity=np.ones(len(called.columns), np.bool_))
         calls = digests(share.organization_id, columns.kind.name, columns.ids)
         yield Share(share.organization_id, called.batches, columns, calls)
+
+
+def _is_call(name: str | None, model: object) -> bool:
+    return name is not None and is_unique_id(name, model)
+
+
+def _models(columns: Columns) -> Iterable[object]:
+    if "model" not in columns.kind.dimensions:
+        return repeat(None, len(columns))
+    place = columns.kind.dimensions.index("model")
+    return (dimensions[place] for dimensions in columns.dimensions)
 
 
 class KnownCalls:
@@ -211,9 +222,24 @@ def _settled(
                 stands = _Stands(record.measures, dialect)
             else:
                 _count_report(outcome, int(columns.positions[best]), record, stands, dialect)
+    _drop_turns(share, kept, outcomes)
     if changed:
         share = _with_records(share, changed)
     return share.only(kept)
+
+
+def _drop_turns(share: Share, kept: Truths, outcomes: Sequence[Outcome]) -> None:
+    """Drop the turns of calls of which another report stands, since that has them all."""
+    columns = share.columns
+    turns = [(row, whole) for row in np.flatnonzero(kept).tolist() if (whole := whole_of(str(columns.ids[row])))]
+    if not turns:
+        return
+    dropped = {(int(share.batches[row]), columns.ids[row]) for row in np.flatnonzero(~kept).tolist()}
+    for row, whole in turns:
+        number = int(share.batches[row])
+        if (number, whole) in dropped:
+            kept[row] = False
+            outcomes[number].duplicates[columns.kind.name] += 1
 
 
 def _repeated_rows(share: Share, stored: Mapping[_Name, _Stands]) -> Iterable[list[int]]:

@@ -29,18 +29,19 @@ def given_key(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
         headers: names in lower case, and values; also the metadata of gRPC.
 
     Returns:
-        None where no header is one for keys; "" where one is, and holds none.
+        None where no header is one for keys; "" where one is, and holds none. A value that does not begin like a key of
+        ours is returned only if no other does: a proxy in front has keys of its own in the same headers.
 
     Raises:
-        Unauthorized: there are several different keys.
+        Unauthorized: there are several different keys of ours.
     """
     keys = [_key(value.decode("latin-1")) for name, value in headers if name in _HEADERS]
     if len(keys) < 2:
         return keys[0] if keys else None
-    different = {key for key in keys if key}
-    if len(different) > 1:
-        raise _several(len(different))
-    return different.pop() if different else ""
+    ours = {key for key in keys if key.startswith(PREFIX)}
+    if len(ours) > 1:
+        raise _several(len(ours))
+    return ours.pop() if ours else next(filter(None, keys), "")
 
 
 def _key(value: str) -> str:
