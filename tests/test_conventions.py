@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tallybook.sources import otlp_tokens
+from tallybook.sources import ai_sdk, otlp_tokens
 from tallybook.sources.conventions import CACHE_BESIDE, INSIDE, LITELLM, Convention, event_fields, family_of, settled
 from tallybook.sources.record import NO_OPTIONS, Event
 from tallybook.sources.table import SOURCES
@@ -175,7 +175,7 @@ def test_nothing_is_ever_taken_away_and_no_total_exceeded(
         assert (found["input"], found["output"]) == (truth["input"], truth["output"])
 
 
-def ai_sdk(version: int, provider: str, *, has_metadata: bool) -> dict[str, Any]:
+def of_ai_sdk(version: int, provider: str, *, has_metadata: bool) -> dict[str, Any]:
     """Return the attributes of Vercel's AI SDK: 30,000 were read besides 20,000 from the cache."""
     of_input = 30_000 if version == 5 and provider in ("anthropic.messages", "amazon-bedrock") else 50_000
     values: dict[str, Any] = {
@@ -194,7 +194,7 @@ def ai_sdk(version: int, provider: str, *, has_metadata: bool) -> dict[str, Any]
         }
     if has_metadata:
         usage = '{"input_tokens": 30000, "cache_read_input_tokens": 20000, "output_tokens": 100}'
-        values[otlp_tokens.METADATA] = '{"anthropic": {"usage": ' + usage + "}}"
+        values[ai_sdk.METADATA] = '{"anthropic": {"usage": ' + usage + "}}"
     return values
 
 
@@ -209,14 +209,14 @@ def ai_sdk(version: int, provider: str, *, has_metadata: bool) -> dict[str, Any]
     ],
 )
 def test_the_ai_sdk_includes_the_cache_since_its_version_6(version: int, provider: str, has_metadata: bool) -> None:
-    attributes = ai_sdk(version, provider, has_metadata=has_metadata)
+    attributes = of_ai_sdk(version, provider, has_metadata=has_metadata)
     fields = otlp_tokens.token_fields(otlp_tokens.counts_of(attributes), attributes, "ai")
     assert (fields["input_tokens"], fields["input_cached_tokens"], fields["output_tokens"]) == (50_000, 20_000, 100)
 
 
 def test_metadata_that_cannot_be_read_prove_nothing() -> None:
     for odd in ("", "{", "[]", '{"anthropic": 5}', '{"anthropic": {"usage": {"input_tokens": "x"}}}', '"x"'):
-        attributes = {"gen_ai.usage.input_tokens": 5, "gen_ai.usage.output_tokens": 1, otlp_tokens.METADATA: odd}
+        attributes = {"gen_ai.usage.input_tokens": 5, "gen_ai.usage.output_tokens": 1, ai_sdk.METADATA: odd}
         fields = otlp_tokens.token_fields(otlp_tokens.counts_of(attributes), attributes)
         assert (fields["input_tokens"], fields["output_tokens"]) == (5, 1)
 

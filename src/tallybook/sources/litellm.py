@@ -37,6 +37,10 @@ _NOT_TOKENS: Final = {"ocr": ("usage_info",), "rerank": ("meta", "billed_units")
 """Where the answers of calls that are billed by something else say what they used."""
 
 
+_MAKERS: Final = ("openai", "anthropic", "gemini", "mistral", "deepseek", "xai", "cohere", "cohere_chat", "moonshot")
+"""Providers whose models have names of their own, as LiteLLM calls them."""
+
+
 def events(record: Any, options: Options = NO_OPTIONS) -> list[Event]:
     """Return the events of one call.
 
@@ -179,9 +183,12 @@ def _common(call: Fields, name: str) -> Event:
 
 
 def _model(call: Fields) -> str | None:
-    """Return the model, without the name of the provider that the proxy writes before it."""
+    """Return the model, without the name of its maker that the proxy writes before it.
+
+    The name of another provider stays: what it serves has its own price.
+    """
     model, provider = call.text("model"), call.text("custom_llm_provider")
-    return model.removeprefix(f"{provider}/") if model and provider else model
+    return model.removeprefix(f"{provider}/") if model and provider in _MAKERS else model
 
 
 def _usage(call: Fields) -> Fields:

@@ -10,21 +10,18 @@ from typing import Any, Final
 import msgspec
 
 from tallybook.event import COUNT_MAX
+from tallybook.sources import ai_sdk
 from tallybook.sources.conventions import (
-    CACHE_BESIDE,
     INSIDE,
     SCOPES,
-    Beside,
-    Convention,
     Counts,
-    Family,
     event_fields,
     family_of,
     settled,
 )
 from tallybook.sources.otlp_wire import Attributes
 from tallybook.sources.record import Event, FaultyRecord, Fields, Options
-from tallybook.sources.usage_objects import ANTHROPIC, OPENAI, dialect_of, priced_by, report_unread, watched
+from tallybook.sources.usage_objects import OPENAI, dialect_of, priced_by, report_unread, watched
 from tallybook.sources.usage_objects import counts_of as usage_counts_of
 
 COMPLETIONS: Final = "completions"
@@ -151,19 +148,10 @@ MODELS: Final = (
 )
 _PLAINEST: Final = frozenset({"input", "output", "cached"})
 """What most sources say; nothing can contradict or be apart there, if the cached tokens do not exceed the input."""
-METADATA: Final = "ai.response.providerMetadata"
-"""What a provider said beside the counts, as JSON: Vercel's AI SDK, which hands on Anthropic's usage object there."""
-_AI_SDK_CACHED: Final = "ai.usage.cachedInputTokens"
-_AI_SDK_DETAILS: Final = (
-    "ai.usage.inputTokenDetails.noCacheTokens",
-    "ai.usage.inputTokenDetails.cacheReadTokens",
-    "ai.usage.inputTokenDetails.cacheWriteTokens",
-)
-"""Since version 6: there the input includes the cache, with every provider. Before, it is the provider's own figure."""
 RAW: Final = "gen_ai.usage.raw"
 """The usage object of the answer, as JSON: Logfire's, whose other attributes leave some of it out."""
 _RAW_MAX: Final = 16 * 1024
-EVIDENCE: Final = frozenset({METADATA, RAW, *_AI_SDK_DETAILS})
+EVIDENCE: Final = frozenset({RAW, *ai_sdk.NAMES})
 """Attributes that are no counts of ours, and prove what others include."""
 
 
@@ -205,22 +193,18 @@ def token_fields(counts: Counts, attributes: Attributes, scope: str = "") -> Eve
     """
     cached = counts.get("cached")
     total_in = counts.get("input")
-    if (
-        total_in is not None
-        and _PLAINEST.issuperset(counts)
-        and (cached or 0) <= total_in
-        and METADATA not in attributes
-    ):
-        is_inside = not cached or (scope not in SCOPES and _AI_SDK_CACHED not in attributes)
+    is_plain = total_in is not None and _PLAINEST.issuperset(counts) and (cached or 0) <= total_in
+    if is_plain and ai_sdk.METADATA not in attributes:
+        is_inside = not cached or (scope not in SCOPES and ai_sdk.CACHED not in attributes)
         if is_inside:
             return {"input_tokens": total_in, "input_cached_tokens": cached, "output_tokens": counts.get("output")}
     family = family_of(*(attributes[name] for name in (*MAKERS, *MODELS) if name in attributes))
-    metadata = _metadata(attributes)
-    told = _of_anthropic(metadata)
-    if told is not None:
-        counts = settled(told, family, CACHE_BESIDE)
-    else:
-        counts = settled({**_of_bedrock(metadata), **counts}, family, _convention(attributes, family, scope))
+    told = ai_sdk.told(attributes)
+    if told.usage is not None:
+        return ai_sdk.of_anthropic(told.usage, family)
+    convention = ai_sdk.convention(attributes, family, told.counts) or SCOPES.get(scope, INSIDE)
+    more = {name: count for name, count in told.counts.items() if not counts.get(name)}
+    counts = settled({**counts, **more}, family, convention)
     _check_whole(counts, ("reasoning",), "output")
     _check_whole(counts, ("text input", "image input", "audio input"), "input")
     return event_fields(counts)
@@ -246,41 +230,6 @@ def raw_fields(attributes: Attributes, options: Options) -> Event | None:
     fields |= {name: value for name, value in priced_by(usage).items() if value is not None}
     report_unread(usage, dialect, options)
     return fields
-
-
-def _convention(attributes: Attributes, family: Family, scope: str) -> Convention:
-    is_ai_sdk_5 = _AI_SDK_CACHED in attributes and not any(name in attributes for name in _AI_SDK_DETAILS)
-    if is_ai_sdk_5 and Beside.CACHE in family.beside:
-        return CACHE_BESIDE
-    return SCOPES.get(scope, INSIDE)
-
-
-def _metadata(attributes: Attributes) -> dict[str, Any]:
-    """Return what a provider said beside the counts, by provider."""
-    if METADATA not in attributes:
-        return {}
-    try:
-        return msgspec.json.decode(str(attributes[METADATA]), type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError):
-        return {}
-
-
-def _of_anthropic(metadata: dict[str, Any]) -> Counts | None:
-    """Return the counts of Anthropic's usage object where the metadata have one; None if not."""
-    try:
-        counts = ANTHROPIC.counts(Fields(metadata["anthropic"]["usage"]))
-    except (KeyError, TypeError, AttributeError, ValueError):
-        return None
-    return counts if "input" in counts and "output" in counts else None
-
-
-def _of_bedrock(metadata: dict[str, Any]) -> Counts:
-    """Return what was written to a cache on Bedrock, which is said nowhere else."""
-    try:
-        write = Fields(metadata["bedrock"]["usage"]).count("cacheWriteInputTokens")
-    except (KeyError, TypeError, AttributeError, ValueError):
-        return {}
-    return {"write": write} if write else {}
 
 
 def _check_whole(counts: Counts, parts: tuple[str, ...], whole: str) -> None:
