@@ -127,10 +127,8 @@ def tokens(event: Event) -> Row | None:
         return None
     whole, output = event.get("input_tokens", 0), event.get("output_tokens", 0)
 
-    write_30m, write_12h = (event.get(part) for part in INPUT_CACHE_WRITE_PARTS)
-    write = event.get("input_cache_write_tokens", (write_30m or 0) + (write_12h or 0))
-    write_30m = write - (write_12h or 0) if write_30m is None else write_30m
-    write_12h = write - write_30m if write_12h is None else write_12h
+    write_30m, write_12h = (event.get(part, 0) for part in INPUT_CACHE_WRITE_PARTS)
+    write = event.get("input_cache_write_tokens", write_30m + write_12h)
 
     if "input_cached_tokens" in event:
         cached = event["input_cached_tokens"]
@@ -138,7 +136,7 @@ def tokens(event: Event) -> Row | None:
         cached = whole - event["input_uncached_tokens"] - write
     else:
         cached = sum(event.get(part, 0) for part in INPUT_CACHED_PARTS)
-    uncached = event.get("input_uncached_tokens", whole - cached - write)
+    uncached = whole - cached - write  # a breakdown may fall short of its whole, and not exceed it
 
     image = event.get("input_image_tokens", 0)
     heard = event.get("input_audio_tokens", 0) + image + event.get("input_text_tokens", 0)
@@ -156,7 +154,7 @@ def tokens(event: Event) -> Row | None:
         "output_tokens": output,
         "input_cached_tokens": cached,
         "input_cache_write_tokens": write,
-        "input_cache_write_30m_tokens": write_30m,
+        "input_cache_write_30m_tokens": write - write_12h,
         "input_cache_write_12h_tokens": write_12h,
         "input_uncached_tokens": uncached,
         "input_text_tokens": text,
@@ -171,8 +169,8 @@ def tokens(event: Event) -> Row | None:
     }
     sound = (
         min(facts.values()) >= 0
-        and uncached + cached + write == whole
-        and write_30m + write_12h == write
+        and event.get("input_uncached_tokens", 0) <= uncached
+        and write_30m + write_12h <= write
         and cached_text + cached_audio + cached_image <= cached
         and cached_audio <= audio
         and text + image + (audio - cached_audio) <= uncached
