@@ -37,6 +37,10 @@ class Report(NamedTuple):
     kind: str = "completions"
 
 
+WHOLE = [Report("msg_a1", input=20)]
+TURNS = [Report("msg_a1#turn-1", output=1), Report("msg_a1#turn-2", output=1), Report("msg_a1#compaction-1", DAY, 5, 0)]
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[DuckStore]:
     opened = DuckStore(tmp_path, MEMORY)
@@ -143,11 +147,29 @@ def test_other_organizations_kinds_and_events_of_ours_are_other_facts(store: Duc
 def test_a_call_that_one_source_reports_whole_and_another_by_its_turns_counts_once(
     store: DuckStore, is_whole_first: bool
 ) -> None:
-    whole = [Report("msg_a1", input=20)]
-    turns = [Report("msg_a1"), Report("msg_a1#message-2", output=0), Report("msg_a1#compaction-1", input=5, output=0)]
-    for reports in (whole, turns) if is_whole_first else (turns, whole):
+    for reports in (WHOLE, TURNS) if is_whole_first else (TURNS, WHOLE):
         send(store, *reports, source="anthropic" if len(reports) > 1 else "otlp")
     assert used(store)[()][1:] == (25, 2)
+
+
+@pytest.mark.parametrize(
+    "requests", [[[*TURNS, *TURNS]], [TURNS, TURNS], [[*TURNS, *WHOLE]], [[*WHOLE, *TURNS], TURNS]]
+)
+def test_turns_that_come_again_count_once(store: DuckStore, requests: list[list[Report]]) -> None:
+    for reports in requests:
+        send(store, *reports, source="anthropic")
+    assert used(store)[()][1:] == (25, 2)
+
+
+def test_a_request_of_doubles_and_new_calls_keeps_each_as_it_is(store: DuckStore) -> None:
+    send(store, *(Report(f"resp_b{number}", input=number + 1) for number in range(50)))
+    outcome = send(
+        store,
+        *(Report(f"resp_b{number}", input=number + 1) for number in range(100) for _ in range(2)),
+        source="litellm",
+    )
+    assert (outcome.accepted.total(), outcome.duplicates.total(), outcome.conflicts) == (50, 150, [])
+    assert used(store) == {(): (100, sum(range(1, 101)), 200)}
 
 
 @pytest.mark.parametrize("name", ["chatcmpl-7", "chatcmpl-998", "cmpl-12"])

@@ -246,7 +246,7 @@ ITERATED: dict[str, tuple[Event, list[tuple[Any, ...]]]] = {
             {"type": "message", "input_tokens": 150_500, "output_tokens": 500},
             input_tokens=300_500,
         ),
-        [("msg_1", OWN, 150_000, 400), ("msg_1#message-2", OWN, 150_500, 500)],
+        [("msg_1#turn-1", OWN, 150_000, 400), ("msg_1#turn-2", OWN, 150_500, 500)],
     ),
     "an advisor of another model": (
         iterated(
@@ -510,12 +510,13 @@ def test_what_a_reranker_used_without_a_cost_is_reported_as_unread() -> None:
     [
         ("openai/gpt-4o-mini", "openai", "gpt-4o-mini"),
         ("gpt-4o-mini", "openai", "gpt-4o-mini"),
-        ("openrouter/anthropic/claude-x", "openrouter", "anthropic/claude-x"),
+        ("openrouter/anthropic/claude-x", "openrouter", "openrouter/anthropic/claude-x"),
+        ("groq/llama-3.3-70b-versatile", "groq", "groq/llama-3.3-70b-versatile"),
         ("openai/gpt-4o-mini", None, "openai/gpt-4o-mini"),
         ("openai/gpt-4o-mini", "azure", "openai/gpt-4o-mini"),
     ],
 )
-def test_the_provider_before_a_model_is_not_part_of_its_name(model: str, provider: str | None, name: str) -> None:
+def test_the_maker_before_a_model_is_not_part_of_its_name(model: str, provider: str | None, name: str) -> None:
     record = litellm() | {"model": model, "custom_llm_provider": provider}
     assert SOURCES["litellm"].events(record, NO_OPTIONS)[0]["model"] == name
 

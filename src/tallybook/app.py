@@ -131,8 +131,10 @@ def opened(settings: Settings) -> Iterator[Api]:
         )
     finally:
         writer.stop()
-        with suppress(RequestError):  # what is lost are a few seconds of counts
+        try:
             notices.flush()
+        except Exception:  # what is lost are a few seconds of counts
+            _log.exception("notices of the last seconds not stored")
         store.close()
         keys.close()
 

@@ -8,6 +8,7 @@ which alone says what is wrong with it: both give the same records.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
@@ -88,6 +89,22 @@ class Columns:
             self.measures[:, places],
             [self.costs[place] for place in places] if self.costs else None,
         )
+
+
+def concatenated(parts: Sequence[Columns]) -> Columns:
+    """Return the events of several columns of one kind, in their order."""
+    has_costs = any(part.costs for part in parts)
+    costs = chain.from_iterable(part.costs or [None] * len(part) for part in parts)
+    return Columns(
+        parts[0].kind,
+        np.concatenate([part.positions for part in parts]),
+        list(chain.from_iterable(part.ids for part in parts)),
+        np.concatenate([part.timestamps_ms for part in parts]),
+        np.concatenate([part.has_identity for part in parts]),
+        list(chain.from_iterable(part.dimensions for part in parts)),
+        np.concatenate([part.measures for part in parts], axis=1),
+        list(costs) if has_costs else None,
+    )
 
 
 def columns_of(records: Sequence[Record], positions: Sequence[int]) -> Columns:

@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from tallybook.errors import Reason
 from tallybook.store.protocol import Outcome
 
-_PLAIN_NAME: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_.|# -]{0,79}")
+_PLAIN_NAME: Final = re.compile(r"(?=.{1,80}$)(?:[a-z-]+ )?[a-zA-Z][a-zA-Z0-9_]*(?:\.[a-zA-Z][a-zA-Z0-9_]*)*")
+"""A name as fields have it, perhaps behind that of a source. Others may be anything, and nobody needs a key here."""
 _NOTICED_MAX: Final = 100
 _LATENCY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 

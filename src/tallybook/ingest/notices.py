@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from tallybook.clock import now_s
-from tallybook.event import TEXT_MAX
+from tallybook.event import TEXT_MAX, encodable
 from tallybook.ingest.decode import Decoded
 from tallybook.metrics import Metrics
 from tallybook.store.notices import OTHERS
@@ -22,7 +22,6 @@ DIFFERING: Final = "differing"
 """The same, with another count: the name is the other source's and the count's."""
 ALIKE: Final = "alike"
 """Reports without ids that look like one call: the name is that of their two scopes."""
-SUBJECTS: Final = (UNREAD, REPEATED, DIFFERING, ALIKE)
 _WAITING_MAX: Final = 10_000
 """Notices that may wait to be stored; what comes beyond is counted together."""
 _OURS: Final = "events"
@@ -59,8 +58,9 @@ class Notices:
     def _add(
         self, organization_id: str, subject: str, source: str, name: str, count: int, example: str | None = None
     ) -> None:
+        name = encodable(name[:TEXT_MAX])
         self._metrics.count_notice(subject, source, name, count)
-        key = (organization_id, subject, source, name[:TEXT_MAX])
+        key = (organization_id, subject, source, name)
         with self._lock:
             if key not in self._waiting and len(self._waiting) >= _WAITING_MAX:
                 key = (organization_id, subject, source, OTHERS)

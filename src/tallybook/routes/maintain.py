@@ -1,5 +1,7 @@
 """Maintenance over HTTP: rebuild rollups, compare them with events, tell the sources; hold files for a backup."""
 
+from contextlib import suppress
+
 import msgspec
 from anyio import to_thread
 from starlette.requests import Request
@@ -8,7 +10,7 @@ from starlette.routing import Route
 
 from tallybook import __version__
 from tallybook.clock import now_s
-from tallybook.errors import InvalidRequest
+from tallybook.errors import InvalidRequest, Unavailable
 from tallybook.keys import Scope
 from tallybook.lock import is_backed_up
 from tallybook.routes.context import answer, authorize, context, typed_body
@@ -91,7 +93,8 @@ async def sources(request: Request) -> Response:
     facts, repeated = await to_thread.run_sync(
         app.store.sources, key.organization_id, start_s, end_s, limiter=app.scans
     )
-    await to_thread.run_sync(app.notices.flush)
+    with suppress(Unavailable):  # while nothing can be written, those of the last seconds are missing
+        await to_thread.run_sync(app.notices.flush)
     noticed = await to_thread.run_sync(app.store.notices, key.organization_id, start_s)
     return answer(
         {

@@ -325,16 +325,21 @@ def call_id(text: str) -> str:
     return f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
 
 
-_TURN: Final = re.compile(r"(.+)#(?:message|fallback_message)-[0-9]+")
+_TURN: Final = re.compile(r"(.+)#turn-([0-9]+)")
 
 
-def whole_of(name: str) -> str | None:
-    """Return the id of the call that an event is one of several turns of, None if it is not.
+def turn_id(name: str, number: int) -> str:
+    """Return the id of an event that is one of several turns of a call, numbered from 1."""
+    return call_id(f"{name}#turn-{number}")
 
-    Another report of the call, which has it whole, has that id: the two must not add up.
+
+def turn_of(name: str) -> tuple[str, int] | None:
+    """Return the id of the call that an event is a turn of, and the number of the turn; None if it is not a turn.
+
+    Another report of the call may have it whole, under that id: the two must not add up.
     """
     found = _TURN.fullmatch(name)
-    return found[1] if found else None
+    return (found[1], int(found[2])) if found else None
 
 
 _WEAK_IDS: Final = re.compile(
@@ -344,10 +349,12 @@ _WEAK_IDS: Final = re.compile(
 )
 
 
+_NUMBERED: Final = re.compile(r"(chatcmpl-|cmpl-|resp_)[1-9][0-9]*")
 _HOSTED: Final = re.compile(
-    r"(?:.*[/.:])?(?:gpt-(?!oss)|chatgpt|o\d(?:-|$)|claude|gemini|grok|text-embedding|whisper|dall-e|tts-)"
+    r"(?:(?:openai|azure|anthropic|vertex_ai|gemini|google|xai|x-ai|openrouter)/)*"
+    r"(?:gpt-(?!oss)|chatgpt-|o[0-9](?:-|$)|claude-|gemini-|grok-|text-embedding-|whisper-1|dall-e-|tts-1)"
 )
-"""Models that only their makers and large clouds serve."""
+"""Models that only their makers and large clouds serve: their ids are long, and a short one is no random number."""
 
 
 def is_unique_id(text: str, model: object = None) -> bool:
@@ -360,7 +367,9 @@ def is_unique_id(text: str, model: object = None) -> bool:
     """
     if not text.strip():
         return False
-    return _WEAK_IDS.fullmatch(text) is None or (isinstance(model, str) and _HOSTED.match(model) is not None)
+    if _WEAK_IDS.fullmatch(text) is None:
+        return True
+    return isinstance(model, str) and bool(_NUMBERED.fullmatch(text) and _HOSTED.match(model))
 
 
 def made(kind: str, common: Mapping[str, Any], **fields: Any) -> Event:

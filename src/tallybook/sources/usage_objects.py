@@ -15,7 +15,18 @@ from typing import Any, Final, NamedTuple
 
 from tallybook.sources.conventions import CACHE_BESIDE, INSIDE, LITELLM, Convention, event_fields, family_of, settled
 from tallybook.sources.conventions import Counts as Settled
-from tallybook.sources.record import Event, Fields, Options, Watched, call_id, cost, irrelevant, made, note_unread
+from tallybook.sources.record import (
+    Event,
+    Fields,
+    Options,
+    Watched,
+    call_id,
+    cost,
+    irrelevant,
+    made,
+    note_unread,
+    turn_id,
+)
 
 _INSIDE: Final = ("prompt_tokens_details", "input_tokens_details", "input_token_details")
 _OUTSIDE: Final = ("completion_tokens_details", "output_tokens_details", "output_token_details")
@@ -279,15 +290,17 @@ def _requests(kind: str, common: Event, usage: Fields, counts: Settled) -> list[
         return []
     covered, is_proven = _covered(requests, counts, common.get("model"))
     is_split = is_proven and len(covered) > 1 and counts.get("input", 0) > _LEAST_THRESHOLD
+    models = {requests[place].model for place in covered} - {None} if is_proven else set()
+    if len(models) == 1:  # of a fallback, which model answered stands there alone
+        common = common | {"model": models.pop()}
     found = [] if is_split else [made(kind, common, **event_fields(counts))]
     times: Counter[str] = Counter()
     for place, request in enumerate(requests):
         if not any(request.counts.values()) or (place in covered and not is_split):
             continue
-        name = request.type or "message"
+        name = "turn" if place in covered else request.type or "message"
         times[name] += 1
-        is_first = place in covered and place == min(covered)
-        identity = common.get("id") if is_first else _numbered(common.get("id"), name, times[name])
+        identity = _numbered(common.get("id"), name, times[name])
         own = common | {"id": identity, "model": request.model or common.get("model")}
         found.append(made(kind, own, **event_fields(request.counts)))
     return found
@@ -316,7 +329,9 @@ def _covered(requests: list[_Request], counts: Settled, model: str | None) -> tu
 
 
 def _numbered(identity: str | None, name: str, number: int) -> str | None:
-    return call_id(f"{identity}#{name}-{number}") if identity else None
+    if not identity:
+        return None
+    return turn_id(identity, number) if name == "turn" else call_id(f"{identity}#{name}-{number}")
 
 
 _BY_TOKENS: Final = "tokens"

@@ -322,7 +322,9 @@ def _instants(instants_ms: Integers) -> "pa.Array[Any]":
 
 
 def _release_quarantined(connection: duckdb.DuckDBPyConnection, batch: Batch, outcome: Outcome) -> None:
-    staying = {batch.released[conflict.position] for conflict in outcome.conflicts} if batch.released else set()
+    # A call that stands already is counted, whatever its entry says of it: nothing is left to mend.
+    conflicts = [conflict for conflict in outcome.conflicts if not conflict.is_call]
+    staying = {batch.released[conflict.position] for conflict in conflicts} if batch.released else set()
     leaving = list(dict.fromkeys(name for name in batch.released if name not in staying))
     if leaving:
         connection.execute(

@@ -15,22 +15,23 @@ in several requests the first stands, and what a later one says otherwise is cou
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise, repeat, starmap
+from itertools import groupby, repeat, starmap
 from typing import Final, NamedTuple
 
 import duckdb
 import numpy as np
 
-from tallybook.columns import Columns, Integers, Truths, columns_of
+from tallybook.columns import Columns, Integers, Truths, columns_of, concatenated
 from tallybook.event import Record
 from tallybook.kinds import KINDS, MEASURES
-from tallybook.sources.record import is_unique_id, whole_of
+from tallybook.sources.record import is_unique_id, turn_of
 from tallybook.store.protocol import Conflict, Outcome
 from tallybook.store.share import Digests, Share
 from tallybook.tokens import DERIVED
 
 RECENT_MAX: Final = 250_000
 """Calls of which the instant is known as well, so that they are found at once: about 25 MB."""
+_READ_ROWS: Final = 1_000_000
 _RUNS_RATIO: Final = 4
 """A run of numbers is merged into the one before it unless that is so many times as long: few runs to look at, and each
 number is sorted a few times in its life."""
@@ -58,7 +59,7 @@ def split(share: Share) -> Iterator[Share]:
     if are_calls.any():
         called = share.only(are_calls)
         columns = replace(called.columns, has_identity=np.ones(len(called.columns), np.bool_))
-        calls = digests(share.organization_id, columns.kind.name, columns.ids)
+        calls = digests(share.organization_id, columns.kind.name, map(_call_of, columns.ids))
         yield Share(share.organization_id, called.batches, columns, calls)
 
 
@@ -130,18 +131,26 @@ _Name = tuple[str, str, str]
 
 
 class _Stands(NamedTuple):
-    """What stands of a call: its counts, None where it is deleted for its age, and the source that reported it."""
+    """What stands of a call.
+
+    Attributes:
+        measures: its counts, None where it is deleted for its age.
+        dialect: the source that reported it.
+        is_turn: the event is the first of several turns, and not the whole call.
+    """
 
     measures: tuple[int, ...] | None
     dialect: str | None
+    is_turn: bool = False
 
 
 def stored_calls(connection: duckdb.DuckDBPyConnection) -> Digests:
     """Return the numbers of all calls that are stored, and of those deleted of late, sorted."""
-    found = connection.execute(
-        "SELECT call FROM events WHERE call IS NOT NULL UNION ALL SELECT call FROM past_calls"
-    ).fetchnumpy()
-    return np.sort(np.asarray(found["call"], np.uint64))
+    found = connection.sql("SELECT call FROM events WHERE call IS NOT NULL UNION ALL SELECT call FROM past_calls")
+    batches = [batch.column(0).to_numpy() for batch in found.to_arrow_reader(_READ_ROWS)]
+    calls = np.concatenate(batches) if batches else np.empty(0, np.uint64)
+    calls.sort()
+    return calls
 
 
 def new_calls(
@@ -185,12 +194,10 @@ def _joined(shares: Sequence[Share]) -> Iterable[Share]:
 
 
 def _concatenated(shares: Sequence[Share]) -> Share:
-    records = [share.columns.record(row) for share in shares for row in range(len(share.columns))]
-    positions = np.concatenate([share.columns.positions for share in shares])
     return Share(
         shares[0].organization_id,
         np.concatenate([share.batches for share in shares]),
-        columns_of(records, positions.tolist()),
+        concatenated([share.columns for share in shares]),
         np.concatenate([_calls(share) for share in shares]),
     )
 
@@ -203,66 +210,62 @@ def _settled(
 ) -> Share:
     """Return what is new of one owner."""
     columns = share.columns
+    kind = columns.kind.name
     kept = np.ones(len(columns), np.bool_)
     changed: dict[int, Record] = {}
-    for rows in _repeated_rows(share, stored):
-        name = columns.ids[rows[0]]
-        stands = stored.get((share.organization_id, columns.kind.name, str(name)))
-        for same in _by_batch(share, rows):
-            best, record = _richest([(row, columns.record(row)) for row in same])
-            outcome = outcomes[int(share.batches[best])]
-            for row in same:
-                kept[row] = False
-                if row != best:
-                    outcome.duplicates[columns.kind.name] += 1
-            dialect = dialects[int(share.batches[best])]
-            if stands is None:
-                kept[best] = True
-                changed[best] = record
-                stands = _Stands(record.measures, dialect)
-            else:
-                _count_report(outcome, int(columns.positions[best]), record, stands, dialect)
-    _drop_turns(share, kept, outcomes)
+    standing = {name: stands for (*owner, name), stands in stored.items() if tuple(owner) == share.owner}
+    numbers, positions, measures = share.batches.tolist(), columns.positions.tolist(), columns.measures.T.tolist()
+    for name, rows in _repeated_rows(share, standing):
+        stands = standing.get(name)
+        for number, group in groupby(rows, numbers.__getitem__):
+            same = list(group)
+            row, record = same[0], None
+            if len(same) > 1:
+                row, record = _richest([(each, columns.record(each)) for each in same])
+                kept[same] = False
+                outcomes[number].duplicates[kind] += len(same) - 1
+            kept[row] = stands is None
+            counts = tuple(measures[row])
+            if stands is not None:
+                _count_report(outcomes[number], columns, (row, positions[row]), counts, stands, dialects[number])
+                continue
+            if record is not None:
+                changed[row] = record
+            stands = standing[name] = _Stands(counts, dialects[number], bool(turn_of(str(columns.ids[row]))))
+    _drop_turns(share, kept, standing, outcomes)
     if changed:
         share = _with_records(share, changed)
     return share.only(kept)
 
 
-def _drop_turns(share: Share, kept: Truths, outcomes: Sequence[Outcome]) -> None:
-    """Drop the turns of calls of which another report stands, since that has them all."""
+def _drop_turns(share: Share, kept: Truths, standing: Mapping[str, _Stands], outcomes: Sequence[Outcome]) -> None:
+    """Drop the later turns of calls that stand whole, since those have them all."""
     columns = share.columns
-    turns = [(row, whole) for row in np.flatnonzero(kept).tolist() if (whole := whole_of(str(columns.ids[row])))]
-    if not turns:
-        return
-    dropped = {(int(share.batches[row]), columns.ids[row]) for row in np.flatnonzero(~kept).tolist()}
-    for row, whole in turns:
-        number = int(share.batches[row])
-        if (number, whole) in dropped:
+    for row, name in enumerate(columns.ids):
+        turn = turn_of(name) if kept[row] and name and "#" in name else None
+        stands = standing.get(turn[0]) if turn and turn[1] > 1 else None
+        if stands is not None and not stands.is_turn:
             kept[row] = False
-            outcomes[number].duplicates[columns.kind.name] += 1
+            outcomes[int(share.batches[row])].duplicates[columns.kind.name] += 1
 
 
-def _repeated_rows(share: Share, stored: Mapping[_Name, _Stands]) -> Iterable[list[int]]:
+def _repeated_rows(share: Share, standing: Mapping[str, _Stands]) -> Iterable[tuple[str, list[int]]]:
     """Yield the rows of each call that is stored or occurs more than once, in the order they were sent."""
     columns = share.columns
     order = np.lexsort((columns.positions, share.batches))
-    rows_of: dict[str | None, list[int]] = {}
+    rows_of: dict[str, list[int]] = {}
     for row in order.tolist():
-        rows_of.setdefault(columns.ids[row], []).append(row)
-    owner = share.owner
+        rows_of.setdefault(_call_of(columns.ids[row]), []).append(row)
     for name, rows in rows_of.items():
-        if len(rows) > 1 or (*owner, str(name)) in stored:
-            yield rows
+        if len(rows) > 1 or name in standing:
+            yield name, rows
 
 
-def _by_batch(share: Share, rows: Sequence[int]) -> Iterable[Sequence[int]]:
-    """Yield rows of one batch together; they are in the order of batches."""
-    edges = [
-        0,
-        *(place for place in range(1, len(rows)) if share.batches[rows[place]] != share.batches[rows[place - 1]]),
-    ]
-    for begin, end in pairwise([*edges, len(rows)]):
-        yield rows[begin:end]
+def _call_of(name: str | None) -> str:
+    """Return what names the call of an event: the first of several turns names the whole, other ids themselves."""
+    name = name or ""
+    turn = turn_of(name) if "#" in name else None
+    return turn[0] if turn and turn[1] == 1 else name
 
 
 def _richest(reports: Sequence[tuple[int, Record]]) -> tuple[int, Record]:
@@ -287,23 +290,31 @@ def _richness(record: Record) -> tuple[int, int]:
     return len(given), sum(given)
 
 
-def _count_report(outcome: Outcome, position: int, sent: Record, stands: _Stands, dialect: str | None) -> None:
+def _count_report(
+    outcome: Outcome,
+    columns: Columns,
+    place: tuple[int, int],
+    counts: tuple[int, ...],
+    stands: _Stands,
+    dialect: str | None,
+) -> None:
     """Count a report of a call that stands already.
 
     Who made the call, and under which name of the model, reports say each in their own way: only counts are a conflict.
     """
-    kind = sent.kind
+    row, position = place
+    kind = columns.kind
     field = ""
-    if stands.measures:
-        pairs = zip(kind.measures, stands.measures, sent.measures, strict=True)
-        differing = next((pair for pair in pairs if pair[1] != pair[2]), None)
-        if differing:
-            field = differing[0]
-            outcome.conflicts.append(Conflict(position, kind.name, *differing, is_call=True))
-    if not field:
+    if stands.measures and stands.measures != counts:
+        pairs = zip(kind.measures, stands.measures, counts, strict=True)
+        differing = next(pair for pair in pairs if pair[1] != pair[2])
+        field = differing[0]
+        outcome.conflicts.append(Conflict(position, kind.name, *differing, is_call=True))
+    else:
         outcome.duplicates[kind.name] += 1
-    outcome.repeats[dialect, stands.dialect, field] += 1
-    outcome.repeated_id = sent.id
+    if stands.measures:
+        outcome.repeats[dialect, stands.dialect, field] += 1
+        outcome.repeated_id = columns.ids[row]
 
 
 def _with_records(share: Share, changed: Mapping[int, Record]) -> Share:
@@ -332,7 +343,7 @@ def _find(connection: duckdb.DuckDBPyConnection, known: KnownCalls, calls: Diges
             "SELECT organization_id, kind, id FROM past_calls WHERE call IN (SELECT unnest($calls))",
             {"calls": calls.tolist()},
         ).fetchall()
-        found = dict.fromkeys(past, _Stands(None, None)) | found
+        found = {(owner, kind, _call_of(name)): _Stands(None, None) for owner, kind, name in past} | found
     return found
 
 
@@ -349,5 +360,6 @@ def _search(
     for owner, kind, name, dialect, *counts in rows:
         of_all = dict(zip(MEASURES, counts, strict=True))
         measures = tuple(of_all[measure] for measure in KINDS[kind].measures)
-        found[owner, kind, name] = _Stands(measures, dialect)
+        call = _call_of(name)
+        found[owner, kind, call] = _Stands(measures, dialect, call != name)
     return found

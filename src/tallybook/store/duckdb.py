@@ -110,6 +110,8 @@ class DuckStore:
         """Held by whoever folds, and by whoever changes events."""
         self._next_book: tuple[Book, int] | None = None
         self._maintenance = threading.Lock()
+        self._learning = threading.Lock()
+        """Held by whoever takes in the calls that are stored."""
         self._reading = threading.Lock()
         """Held by whoever changes what was read of providers."""
         self._touching = threading.Lock()
@@ -395,13 +397,18 @@ class DuckStore:
 
     def _learn_calls(self) -> None:
         """Take in the calls that were stored before the start; until then commits look for each call in the store."""
-        calls = self._calls
-        if calls.is_complete:
-            return
-        with self._connections.lent() as connection:
-            stored = stored_calls(connection)
-        with self._committing:
-            calls.complete(stored)
+        with self._learning:
+            calls = self._calls
+            if calls.is_complete:
+                return
+            try:
+                with self._connections.lent() as connection:
+                    stored = stored_calls(connection)
+            except (duckdb.Error, MemoryError):
+                _log.exception("calls that are stored could not be read; each is looked for in the store")
+                return
+            with self._committing:
+                calls.complete(stored)
 
     def fold(self) -> int:
         """See `Store.fold`."""
