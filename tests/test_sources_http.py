@@ -41,6 +41,11 @@ def call(number: int, **fields: Any) -> dict[str, Any]:
     }
 
 
+def failed(number: int) -> dict[str, Any]:
+    """A call that came to nothing, with what LiteLLM reckons its prompt would have been."""
+    return call(number, status="failure", completion_tokens=0)
+
+
 def searched(number: int) -> dict[str, Any]:
     return {
         "object": "response",
@@ -81,7 +86,7 @@ def test_records_are_counted_and_the_same_records_again_are_not(api: httpx.Clien
 
 @pytest.mark.parametrize("log_format", ["json_array", "ndjson", "single"])
 def test_a_callbacks_body_is_told_by_itself(log_format: str, api: httpx.Client) -> None:
-    records = [call(1), call(2), call(3, status="failure"), call(4, cache_hit=True)]
+    records = [call(1), call(2), failed(3), call(4, cache_hit=True)]
     bodies = {
         "json_array": [json.dumps(records).encode()],
         "ndjson": [b"\n".join(json.dumps(each).encode() for each in records)],
@@ -92,7 +97,7 @@ def test_a_callbacks_body_is_told_by_itself(log_format: str, api: httpx.Client) 
 
 
 def test_only_failed_calls_are_no_fault(api: httpx.Client) -> None:
-    answer = api.post(f"{USAGE}/events/litellm", json=[call(1, status="failure")])
+    answer = api.post(f"{USAGE}/events/litellm", json=[failed(1)])
     assert (answer.status_code, answer.json()["ignored"]) == (200, 1)
 
 
@@ -127,7 +132,7 @@ def test_of_a_record_of_several_events_all_are_stored_or_none(api: httpx.Client)
 def test_a_mended_record_that_turns_out_to_be_no_usage_leaves_quarantine(api: httpx.Client) -> None:
     post(api, "litellm", call(1, prompt_tokens="many"))
     (entry,) = api.get(QUARANTINE).json()["data"]
-    answer = api.post(f"{QUARANTINE}/{entry['id']}/replay", json=call(1, status="failure"))
+    answer = api.post(f"{QUARANTINE}/{entry['id']}/replay", json=failed(1))
     assert (answer.status_code, counts(answer.json())) == (200, (0, 0, 0, 0, 1))
     assert api.get(QUARANTINE).json()["data"] == []
 
@@ -168,12 +173,19 @@ def test_a_call_that_two_sources_report_is_noticed(api: httpx.Client) -> None:
     found = api.get(f"{USAGE}/sources", params=WINDOW).raise_for_status().json()
     assert [(each["source"], each["kind"], each["events"]) for each in found["sources"]] == [
         ("events", "images", 2),
-        ("litellm", "completions", 2),
+        ("litellm", "completions", 1),
         ("openai", "completions", 2),
     ]
-    assert found["repeated"] == [
-        {"kind": "completions", "id": "chatcmpl-2", "events": 2, "sources": ["litellm", "openai"]}
-    ]
+    assert found["repeated"] == []
+    (notice,) = api.get(f"{USAGE}/sources").json()["notices"]
+    assert notice.pop("last_at") > T
+    assert notice == {
+        "subject": "differing",
+        "source": "litellm",
+        "name": "openai input_cached_tokens",
+        "count": 1,
+        "example": "chatcmpl-2",
+    }
     assert api.get(f"{USAGE}/sources", params=WINDOW | {"end_time": T}).json()["sources"] == []
 
 
