@@ -247,7 +247,7 @@ def test_an_export_of_costs_names_what_is_in_no_row(
     assert "unpriced" not in words("export", "costs", *window, "--output", whole, *served)[1]
     send(api, house(0))
     told = words("export", "costs", *window, "--output", part, *served)[1]
-    assert "unpriced: house; what they used is in no amount" in told
+    assert "unpriced: house; no amount includes this usage" in told
     if form == "csv":
         assert part.read_bytes() == whole.read_bytes(), "the file has the columns and rows its readers know"
 
@@ -259,7 +259,7 @@ def test_an_import_names_what_it_brought_that_has_no_price(
     file = tmp_path / "more.ndjson"
     file.write_text(json.dumps(house(1, id="e1")) + "\n" + costing("1", 1).decode() + "\n")
     told = words("import", file, *served)[1]
-    assert "unpriced: house; what they used is in no amount. See 'tallybook costs unpriced --since 2026-01-02'" in told
+    assert "unpriced: house; no amount includes this usage. See 'tallybook costs unpriced --since 2026-01-02'" in told
     assert "unpriced" not in words("import", file, *served)[1], "the second time it brings nothing"
 
 

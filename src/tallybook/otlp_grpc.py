@@ -186,7 +186,7 @@ class Receiver:
             await asyncio.wait_for(self._turns.acquire(), settings.queue_s_max)
         except TimeoutError:
             raise Busy(
-                "Too much is being received; nothing of this request was kept, send it again later",
+                "Too much is being received; nothing from this request was stored. Retry later.",
                 code="queue_full",
                 retry_after_s=1,
             ) from None

@@ -49,7 +49,7 @@ def costs(
 
     Args:
         since: Start: a date, a time (UTC), 7d ago, or Unix seconds.
-        until: End, exclusive, likewise. Default: now.
+        until: End, exclusive, in the same forms. Default: now.
         format: Format of the file. Default: parquet if the output's name ends so, otherwise csv.
         schema: Columns: FOCUS 1.4 or 1.2, or those of OpenAI's dashboard.
         width: How long a charge's period is.
@@ -75,7 +75,7 @@ def usage(
 
     Args:
         since: Start: a date, a time (UTC), 7d ago, or Unix seconds.
-        until: End, exclusive, likewise. Default: now.
+        until: End, exclusive, in the same forms. Default: now.
         kind: Only this usage kind; repeat for several. Default: all.
         format: Format of the file. Default: parquet if the output's name ends so, otherwise csv.
         output: File to write. Default: standard output.

@@ -73,7 +73,7 @@ class Share:
         incoming = self._incoming
         if incoming.bytes > self._bytes and incoming.bytes + size_bytes > incoming.bytes_max:
             raise Busy(
-                "Too much is being received; nothing of this request was kept, send it again later",
+                "Too much is being received; nothing from this request was stored. Retry later.",
                 code="queue_full",
                 retry_after_s=1,
             )
