@@ -247,7 +247,7 @@ def test_an_export_of_costs_names_what_is_in_no_row(
     assert "unpriced" not in words("export", "costs", *window, "--output", whole, *served)[1]
     send(api, house(0))
     told = words("export", "costs", *window, "--output", part, *served)[1]
-    assert "unpriced: house; what they used is in no amount" in told
+    assert "unpriced: house; no amount includes this usage" in told
     if form == "csv":
         assert part.read_bytes() == whole.read_bytes(), "the file has the columns and rows its readers know"
 
@@ -259,7 +259,7 @@ def test_an_import_names_what_it_brought_that_has_no_price(
     file = tmp_path / "more.ndjson"
     file.write_text(json.dumps(house(1, id="e1")) + "\n" + costing("1", 1).decode() + "\n")
     told = words("import", file, *served)[1]
-    assert "unpriced: house; what they used is in no amount. See 'tallybook costs unpriced --since 2026-01-02'" in told
+    assert "unpriced: house; no amount includes this usage. See 'tallybook costs unpriced --since 2026-01-02'" in told
     assert "unpriced" not in words("import", file, *served)[1], "the second time it brings nothing"
 
 
@@ -500,6 +500,17 @@ def test_usage_is_exported_so_that_it_can_be_imported(
 
 
 @contextmanager
+def answering(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A server that answers as a handler does; yields its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as listening:
+        thread = Thread(target=listening.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+        thread.join()
+
+
+@contextmanager
 def breaking() -> Iterator[str]:
     """A server whose connection breaks in the middle of every answer; yields its address."""
 
@@ -516,12 +527,8 @@ def breaking() -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  its name in the standard library
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Half) as listening:
-        thread = Thread(target=listening.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{listening.server_port}"
-        listening.shutdown()
-        thread.join()
+    with answering(Half) as url:
+        yield url
 
 
 def test_an_export_that_breaks_leaves_no_file_and_what_was_there(tmp_path: Path) -> None:
@@ -534,6 +541,27 @@ def test_an_export_that_breaks_leaves_no_file_and_what_was_there(tmp_path: Path)
     assert "sk-admin-not-told" not in told
     assert [path.name for path in tmp_path.iterdir()] == ["costs.csv"]
     assert output.read_text() == "of yesterday"
+
+
+def test_an_export_stays_whole_if_the_question_for_unpriced_usage_fails(tmp_path: Path) -> None:
+    class Exporting(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            is_export = self.path.startswith("/v1/organization/costs/export")
+            content = b"a,b\n1,2\n" if is_export else b"{}"
+            self.send_response(200 if is_export else 503)
+            self.send_header("content-length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  its name in the standard library
+            pass
+
+    output = tmp_path / "costs.csv"
+    with answering(Exporting) as url:
+        environment = {"TALLYBOOK_URL": url, "TALLYBOOK_ADMIN_KEY": "sk-admin-x"}
+        said = words("export", "costs", "--from", "2026-01-01", "--output", output, env=environment)[1]
+    assert "The export is complete, but" in said
+    assert output.read_text() == "a,b\n1,2\n"
 
 
 def test_an_export_whose_reader_stops_ends_quietly(api: httpx.Client, served: tuple[str, ...]) -> None:

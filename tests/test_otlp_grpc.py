@@ -4,9 +4,11 @@ import base64
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +207,65 @@ def test_a_full_queue_says_when_to_try_again(tmp_path: Path) -> None:
     with server.http() as api:
         assert used(api) == 2
     assert server.stop() == 0
+
+
+def test_a_call_too_many_is_sent_again_by_the_real_exporter_and_stored(tmp_path: Path) -> None:
+    server = Server.start(tmp_path / "data", args=["--otlp-grpc-port", "0", "--connections-max", "3"])
+    metadata = (("authorization", f"Bearer {server.admin_key}"),)
+    ends = threading.Event()
+
+    def later(number: int) -> Iterator[bytes]:
+        ends.wait(20)
+        yield calls(number)
+
+    with grpc.insecure_channel(port(server)) as slow:
+        stream: Any = slow.stream_unary(TRACES)
+        held = [stream.future(later(number), metadata=metadata) for number in range(3)]
+        time.sleep(0.5)
+        assert refused(slow, None, calls(4))[0] is grpc.StatusCode.UNAUTHENTICATED
+        with pytest.raises(grpc.RpcError) as raised:
+            send(slow, server.admin_key, calls(4))
+        error: Any = raised.value
+        assert (error.code(), "connections-max" in error.details()) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+        retry = RetryInfo()
+        status = Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
+        assert (status.details[0].Unpack(retry), retry.retry_delay.seconds) == (True, 1)
+        exporter = OTLPSpanExporter(endpoint=f"http://{port(server)}", insecure=True, headers=metadata)
+        provider = TracerProvider()
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+        attributes: Json = CALL | TOKENS | {"gen_ai.response.id": "resp_4"}
+        provider.get_tracer("test").start_span("chat", attributes=attributes, start_time=END_NS - 10**6).end(END_NS)
+        timer = threading.Timer(1.5, ends.set)
+        timer.start()
+        provider.shutdown()
+        assert ends.is_set()
+        for call_ in held:
+            call_.result(10)
+    with server.http() as api:
+        assert used(api) == 4
+    assert server.stop() == 0
+
+
+def test_a_connection_without_calls_is_held_for_seconds_and_senders_connect_again(
+    both: Server, organization: str
+) -> None:
+    host, _, number = port(both).rpartition(":")
+    key = both.key(organization)
+    with (
+        socket.create_connection((host, int(number)), timeout=30) as silent,
+        grpc.insecure_channel(port(both)) as channel,
+    ):
+        silent.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))  # and empty settings
+        send(channel, key, calls(1))
+        began = time.monotonic()
+        with suppress(ConnectionResetError):
+            while silent.recv(65_536):
+                pass
+        held_s = time.monotonic() - began
+        assert held_s < 25
+        send(channel, key, calls(2))
+    with both.http(key) as api:
+        assert used(api) == 2
 
 
 def test_a_deadline_of_the_client_ends_the_call(both: Server, channel: grpc.Channel) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tallybook.prices.file import read
 from tests.costs_model import CostQuestion
 from tests.model import Row
 from tests.support import Server
@@ -17,6 +18,34 @@ from tests.test_exactness import fresh
 DAY = 1_748_822_400  # 2025-06-02T00:00:00Z
 GOOD = "# the prices in force\nmodel,counted,unit,price\nm,input,token,2\n"
 HEADER = "model,counted,unit,price"
+
+OVERLAPPING = {
+    "in part": "m,input,token,2,09:00-12:00,,,,\nm,input,token,3,10:00-14:00,,,,\n",
+    "one in the other": "m,input,token,2,09:00-12:00,,,,\nm,input,token,3,10:00-11:00,,,,\n",
+    "the same hours on a common weekday": (
+        "m,input,token,2,09:00-12:00,mon-fri,,,\nm,input,token,3,09:00-12:00,fri sat,,,\n"
+    ),
+    "a whole day and hours": "m,input,token,2,,sat sun,,,\nm,input,token,3,22:00-24:00,,,,\n",
+    "an open line and a later one": (
+        "m,input,token,2,09:00-12:00,,,,\nm,input,token,3,10:00-14:00,,,2026-03-01,2026-04-01\n"
+    ),
+    "of two zones": (
+        "m,input,token,2,09:00-10:00,,Europe/Berlin,,\nm,input,token,3,08:00-09:00,,,,\n"  # in winter
+    ),
+    "the same price": "m,input,token,2,09:00-12:00,,,,\nm,input,token,2,10:00-14:00,,,,\n",
+    "among models": "m n,input,token,2,09:00-12:00,,,,\nn,input,token,3,10:00-14:00,,,,\n",
+}
+APART = {
+    "one after the other": "m,input,token,2,09:00-12:00,,,,\nm,input,token,3,12:00-14:00,,,,\n",
+    "on other days": "m,input,token,2,09:00-12:00,mon-fri,,,\nm,input,token,3,10:00-14:00,sat sun,,,\n",
+    "in other years": "m,input,token,2,09:00-12:00,,,,2026-03-01\nm,input,token,3,10:00-14:00,,,2026-03-01,\n",
+    "of other things": "m,input,token,2,09:00-12:00,,,,\nm,output,token,3,10:00-14:00,,,,\n",
+    "of two zones": "m,input,token,2,09:00-10:00,,Asia/Shanghai,,\nm,input,token,3,02:00-09:00,,,,\n",
+    "of two zones that meet in winter alone": (
+        "m,input,token,2,09:00-10:00,,Europe/Berlin,2026-05-01,2026-09-01\nm,input,token,3,08:00-09:00,,,,\n"
+    ),
+    "beside one without hours": "m,input,token,2,,,,,\nm,input,token,3,10:00-14:00,,,,\n",
+}
 
 # name of the fault, the file, what the message must contain: the line, the value, what would be right
 BAD: list[tuple[str, str, tuple[str, ...]]] = [
@@ -73,6 +102,10 @@ BAD: list[tuple[str, str, tuple[str, ...]]] = [
         f"{HEADER},from,until\nm,input,token,2,,2026-01-01\nm,input,token,3,2026-02-01,\n",
         ("line 3", "2026-02-01", "2026-01-01"),
     ),
+    *(
+        (f"hours that overlap: {name}", f"{HEADER},hours,weekdays,timezone,from,until\n{rows}", ("line 3", "line 2"))
+        for name, rows in OVERLAPPING.items()
+    ),
     ("end before its start", f"{HEADER},from,until\nm,input,token,2,2026-02-01,2026-01-01\n", ("line 2", "2026-01-01")),
     ("end at its start", f"{HEADER},from,until\nm,input,token,2,2026-02-01,2026-02-01\n", ("line 2", "2026-02-01")),
     ("no date", f"{HEADER},from\nm,input,token,2,01.02.2026\n", ("line 2", "01.02.2026")),
@@ -90,6 +123,13 @@ BAD: list[tuple[str, str, tuple[str, ...]]] = [
     ("size of a text", f"{HEADER},size\nm,input,token,2,1024x1024\n", ("line 2", "size")),
     ("unclosed quote", f'{HEADER}\n"m,input,token,2\n', ("line 2",)),
 ]
+
+
+@pytest.mark.parametrize("rows", APART.values(), ids=APART)
+def test_hours_that_do_not_overlap_are_good(rows: str) -> None:
+    read(f"{HEADER},hours,weekdays,timezone,from,until\n{rows}", "prices.csv")
+
+
 CASES = pytest.mark.parametrize(("text", "said"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
 
 

@@ -172,6 +172,23 @@ def test_a_mended_event_is_one_event(content: bytes, api: httpx.Client) -> None:
     assert ([entry["id"] for entry in entries(api)], tokens(api)) == ([entry_id], 0)
 
 
+def notices(api: httpx.Client, subject: str) -> dict[str, int]:
+    """How often each name was noticed."""
+    listed = api.get(f"{USAGE}/sources").json()["notices"]
+    return {notice["name"]: notice["count"] for notice in listed if notice["subject"] == subject}
+
+
+def test_what_a_replay_leaves_unread_is_noticed_as_of_any_request(api: httpx.Client) -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 1, "frobs": 3}
+    good = {"object": "chat.completion", "id": f"chatcmpl-{'a' * 22}", "model": "gpt-4o", "usage": usage}
+    body = api.post(f"{EVENTS}/openai", json=[good | {"created": "never"}]).json()
+    assert body["rejected"] == 1, body
+    before = notices(api, "unread").get("usage.frobs", 0)
+    path = f"{QUARANTINE}/{body['faults'][0]['quarantine_id']}/replay"
+    assert api.post(path, json=good | {"created": 1_748_865_600}).json()["accepted"] == 1
+    assert notices(api, "unread").get("usage.frobs", 0) == before + 1
+
+
 def test_a_mended_event_already_stored_is_a_duplicate(api: httpx.Client) -> None:
     known = GOOD | {"id": "resp_1"}
     assert api.post(f"{USAGE}/events", json=known).json()["accepted"] == 1

@@ -425,7 +425,7 @@ def test_the_command_names_what_is_in_no_recorded_amount(server: Server, organiz
     put(api, "openai", DAY, usage=[used(DAY, model="house")]).raise_for_status()
     for more in ((), ("--group-by", ""), ("--group-by", "project_id"), ("--csv",)):
         told = words("reconcile", *flags, *more)[1]
-        assert "unpriced: house; what they used is in no amount" in told
+        assert "unpriced: house; no amount includes this usage" in told
     assert "unpriced" not in words("reconcile", *flags, "--where", "project_id=nobodys")[1]
 
 

@@ -1,5 +1,7 @@
 """A browser signs in with a key, is known by a cookie, and can do no more with it than its own page may."""
 
+import base64
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -248,3 +250,34 @@ def test_what_the_page_loads_is_small_compressed_and_kept(page: httpx.Client) ->
 @pytest.mark.parametrize("name", ["nothing.js", "index.html", "..%2f__init__.py", "dashboard.js.gz", ""])
 def test_what_the_page_does_not_load_is_not_there(name: str, page: httpx.Client) -> None:
     assert page.get(f"/assets/{name}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"sec-fetch-site": "same-origin"}, 200),
+        ({"origin": "SELF"}, 200),
+        ({"sec-fetch-site": "same-site"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+        ({"sec-fetch-site": "cross-site", "origin": "SELF"}, 403),
+        ({"origin": "http://example.com"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://example.com", "x-api-key": "KEY"}, 200),
+        ({"origin": "http://example.com", "authorization": "Bearer KEY"}, 200),
+        ({"origin": "http://example.com", "authorization": "KEY"}, 200),
+    ],
+)
+def test_no_page_of_another_site_sends_with_the_key_that_a_browser_adds_by_basic(
+    headers: dict[str, str], status: int, server: Server, organization: str
+) -> None:
+    key = server.key(organization)
+    form = base64.b64encode(f"x:{key}".encode()).decode()
+    given = {"authorization": f"Basic {form}", "content-type": "text/plain"} | {
+        name: value.replace("SELF", server.url).replace("KEY", key) for name, value in headers.items()
+    }
+    event = json.dumps({"kind": "completions", "id": "e", "timestamp": now_s(), "input_tokens": 1})
+    with httpx.Client(base_url=server.url, trust_env=False, verify=False) as client:
+        sent = client.post(EVENTS, content=event, headers=given)
+        assert sent.status_code == status, sent.text
+        assert client.get(QUESTION, headers=given).status_code == 200

@@ -73,9 +73,9 @@ class Settings:
     keep_events_days: Annotated[int, _between(0, 36_500)] = 0
     """Days single events are kept, besides the present one; earlier ones are deleted and refused. 0: for ever."""
     keep_minutes_days: Annotated[int, _between(0, 36_500)] = 0
-    """Days sums by minute are kept, likewise. 0: for ever."""
+    """Days sums by minute are kept, besides the present one. 0: for ever."""
     keep_hours_days: Annotated[int, _between(0, 36_500)] = 0
-    """Days sums by hour are kept, likewise. Sums by day are kept for ever. 0: for ever."""
+    """Days sums by hour are kept, besides the present one. Sums by day are kept for ever. 0: for ever."""
     price_file: Path | None = None
     """Price file with the operator's own prices, discounts and mark-ups. Noticed when it changes."""
     list_prices: bool = True
@@ -87,9 +87,9 @@ class Settings:
     otlp_user_attributes: str = (
         "tallybook.user_id,user.id,enduser.id,gen_ai.user,llm.user,traceloop.association.properties.user_id"
     )
-    """Attributes that name the user, likewise."""
+    """Attributes that name the user: the first that is there counts."""
     otlp_key_attributes: str = "tallybook.api_key_id"
-    """Attributes that name the API key, likewise. An id, never a key itself."""
+    """Attributes that name the API key: the first that is there counts. An id, never a key itself."""
     line_item_names: Literal["words", "fields"] = "words"
     """How line items of costs are named: "gpt-4o, input" (words), or "gpt-4o, input_tokens" (fields)."""
     reconcile_percent_max: Annotated[float, _between(0, 1_000_000)] = 1.0

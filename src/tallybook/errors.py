@@ -190,7 +190,7 @@ class NotReady(Unavailable):
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(
-            f"{reason.problem}; nothing of this request was kept, send it again later", code=reason, retry_after_s=5
+            f"{reason.problem}; nothing from this request was stored. Retry later.", code=reason, retry_after_s=5
         )
         self.reason = reason
 

@@ -1,6 +1,6 @@
 """What a client that speaks HTTP/2 on the HTTP port is answered: what gRPC shows to whoever made the call.
 
-OTLP's exporters speak gRPC unless told otherwise. Cut off, they say no more than that the server is unavailable, and go
+OTLP's exporters speak gRPC by default. Cut off, they say no more than that the server is unavailable, and go
 on trying. So the first call on a connection gets the status UNIMPLEMENTED with a sentence that says what to set, which
 exporters log and do not try again, and the connection ends; a few frames of RFC 9113 are all that takes. Nothing a
 client sends is kept.

@@ -48,9 +48,12 @@ _REMEDIES: Final = {
     Mistake.CONTENT_TYPE: (
         "A sender's Content-Type is not OTLP's: set OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf or http/json there."
     ),
-    Mistake.NO_KEY: "A sender gives no key: set OTEL_EXPORTER_OTLP_HEADERS or the like to one with api.usage.write.",
+    Mistake.NO_KEY: (
+        "A sender sends no key: give it one that has api.usage.write, for OTLP as "
+        "OTEL_EXPORTER_OTLP_HEADERS='authorization=Bearer%20sk-admin-...'."
+    ),
     Mistake.KEY_IN_ADDRESS: "A sender has its key in the address, where it is not read: revoke it, and use a header.",
-    Mistake.SEVERAL_KEYS: "A sender gives several different keys in its headers: leave one.",
+    Mistake.SEVERAL_KEYS: "A sender sends several different keys in its headers: leave only one.",
 }
 
 

@@ -32,8 +32,9 @@ from tallybook.routes.events import Sent
 from tallybook.routes.otlp import SERVICES, export, judged
 from tallybook.wire.credentials import FORMS, given_key
 
-_IDLE_S: Final = 300
-"""A sender of metrics has something to say once a minute; one that is told to connect again does, and loses nothing."""
+_IDLE_S: Final = 10
+"""Seconds a connection may be without a call, before its first and between two: it can be held without a key.
+Exporters of spans send every five seconds; one that sends less often connects again, and loses nothing."""
 _PING_S: Final = 10
 """How often a client may ask whether the connection still stands; collectors are set to do so every ten seconds."""
 _STREAMS_MAX: Final = 100
@@ -55,7 +56,7 @@ class Receiver:
         app: the parts of the running app.
         host: address to listen on.
         port: port to listen on; not 0.
-        connections_max: the most connections, and the most calls at once.
+        connections_max: the most connections, and the most calls with a valid key at once.
     """
 
     def __init__(self, app: Context, host: str, port: int, connections_max: int) -> None:
@@ -65,6 +66,7 @@ class Receiver:
         settings = app.settings
         # How large a message is is not known before it is here: so many fit into the bytes that may be received.
         self._turns = asyncio.Semaphore(max(1, settings.queue_bytes_max // settings.body_bytes_max))
+        self._calls = 0
         self._server: aio.Server | None = None
 
     async def start(self) -> None:
@@ -75,7 +77,7 @@ class Receiver:
         """
         settings = self._app.settings
         self._server = aio.server(
-            maximum_concurrent_rpcs=self._connections_max,
+            # No `maximum_concurrent_rpcs`: the library refuses without a RetryInfo, and exporters drop what they sent.
             options=[
                 ("grpc.so_reuseport", 0),  # else two servers would share the port, each with half of what comes
                 ("grpc.max_receive_message_length", settings.body_bytes_max),
@@ -135,7 +137,19 @@ class Receiver:
         async def receive(share: Share) -> bytes:
             return await self._receive(call, share)
 
-        return await export(self._app, service, key, Sent(receive, ""))
+        # Calls without a valid key do not wait for anything, so they take nobody's place.
+        if self._calls >= self._connections_max:
+            raise Busy(
+                f"There are {self._connections_max} calls under way, the most connections-max allows; nothing "
+                "from this request was stored. Retry later.",
+                code="too_many_calls",
+                retry_after_s=1,
+            )
+        self._calls += 1
+        try:
+            return await export(self._app, service, key, Sent(receive, ""))
+        finally:
+            self._calls -= 1
 
     def _authorize(self, call: Any) -> Key:
         """Return the key a call is made with.
@@ -165,14 +179,14 @@ class Receiver:
         Raises:
             Busy: too many others are coming in, too.
             RequestTooSlow: it is not here in time.
-            InvalidRequest: there is none.
+            InvalidRequest: the call has no message.
         """
         settings = self._app.settings
         try:
             await asyncio.wait_for(self._turns.acquire(), settings.queue_s_max)
         except TimeoutError:
             raise Busy(
-                "Too much is being received; nothing of this request was kept, send it again later",
+                "Too much is being received; nothing from this request was stored. Retry later.",
                 code="queue_full",
                 retry_after_s=1,
             ) from None

@@ -105,7 +105,7 @@ def list_unpriced(
 
     Args:
         since: Start: 7d, 24h, 30m ago, a date, a time (UTC), or Unix seconds. Default: the first event.
-        until: End, likewise. Default: now.
+        until: End, in the same forms. Default: now.
         as_json: Print them whole, one JSON object a line.
     """
     now = now_s()
@@ -163,7 +163,7 @@ def rerate(
 
     Args:
         since: Start: a date, a time (UTC), 7d ago, or Unix seconds; widened to the whole day.
-        until: End, exclusive, likewise. Default: now.
+        until: End, exclusive, in the same forms. Default: now.
         dry_run: Only show what would change.
         book: Price file that stands in for the operator's.
         as_json: Print the result as JSON, with every digit.

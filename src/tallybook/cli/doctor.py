@@ -176,8 +176,8 @@ _NOTICES: Final = {
         "one of the two report each call"
     ),
     "differing": (
-        "source {source} reported {count:,} calls with another count than the report that stands has ({name}), such as "
-        "{example}. They count once, as first reported; find out which of the two is right, and switch off the other"
+        "source {source} reported {count:,} calls with counts that differ from the first report ({name}), such as "
+        "{example}. They count once, as first reported; find out which of the two is right and switch off the other"
     ),
     "alike": (
         "source {source}: {count:,} pairs of reports without a response id look like one call each, and count twice "
@@ -187,7 +187,7 @@ _NOTICES: Final = {
 
 
 def _noticed(name: str, found: list[dict[str, Any]]) -> Iterator[Finding]:
-    """Yield findings on what senders did of late, the most frequent of each subject first."""
+    """Yield findings on what senders did recently, the most frequent of each subject first."""
     for subject, text in _NOTICES.items():
         same = sorted((each for each in found if each["subject"] == subject), key=lambda each: -each["count"])
         for each in same[:_NAMED_MAX]:
@@ -209,9 +209,9 @@ def _unpriced(name: str, missing: list[dict[str, Any]]) -> Finding:
     return Finding(
         name,
         "warn",
-        f"unpriced: {', '.join(models[:_NAMED_MAX])}{others}, since {since}; it is in no amount. Give it prices in the "
-        f"file that the setting 'price-file' names, 0 if it is free, then 'tallybook costs rerate --from {since} "
-        f"--organization {name}'; see 'tallybook costs unpriced --organization {name}'",
+        f"unpriced: {', '.join(models[:_NAMED_MAX])}{others}, since {since}; no amount includes this usage. Give it "
+        f"prices in the file that the setting 'price-file' names, 0 if it is free, then 'tallybook costs rerate --from "
+        f"{since} --organization {name}'; see 'tallybook costs unpriced --organization {name}'",
     )
 
 

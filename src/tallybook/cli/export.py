@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from rich.progress import DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
 from tallybook.cli.report import errors
-from tallybook.cli.target import Target, connect
+from tallybook.cli.target import Client, Target, connect
 from tallybook.cli.unpriced import tell_unpriced, unpriced
 from tallybook.cli.when import instant
 from tallybook.clock import now_s
@@ -49,7 +49,7 @@ def costs(
 
     Args:
         since: Start: a date, a time (UTC), 7d ago, or Unix seconds.
-        until: End, exclusive, likewise. Default: now.
+        until: End, exclusive, in the same forms. Default: now.
         format: Format of the file. Default: parquet if the output's name ends so, otherwise csv.
         schema: Columns: FOCUS 1.4 or 1.2, or those of OpenAI's dashboard.
         width: How long a charge's period is.
@@ -75,7 +75,7 @@ def usage(
 
     Args:
         since: Start: a date, a time (UTC), 7d ago, or Unix seconds.
-        until: End, exclusive, likewise. Default: now.
+        until: End, exclusive, in the same forms. Default: now.
         kind: Only this usage kind; repeat for several. Default: all.
         format: Format of the file. Default: parquet if the output's name ends so, otherwise csv.
         output: File to write. Default: standard output.
@@ -101,18 +101,36 @@ def _export(
         "end_time": instant(until, now) if until else now + 1,
         "format": format,
     }
-    with connect(target) as client, _written(output) as file, _progress() as progress:
-        task = progress.add_task(f"{output or 'standard output'}", total=None)
-        for piece in client.stream(path, **parameters):
-            file.write(piece)
-            progress.advance(task, len(piece))
-        start_s = floor_s(
-            parameters["start_time"], COST_WIDTHS[parameters.get("bucket_width", "1d")].seconds
-        )  # the first period is whole
-        missing = unpriced(client, start_s, parameters["end_time"]) if path == "costs/export" else []
-    if output:
-        errors().print(f"Wrote {output}, {int(progress.tasks[task].completed):,} bytes.", markup=False)
-    tell_unpriced(missing, start_s)
+    with connect(target) as client:
+        with _written(output) as file, _progress() as progress:
+            task = progress.add_task(f"{output or 'standard output'}", total=None)
+            for piece in client.stream(path, **parameters):
+                file.write(piece)
+                progress.advance(task, len(piece))
+        if output:
+            errors().print(f"Wrote {output}, {int(progress.tasks[task].completed):,} bytes.", markup=False)
+        if path == "costs/export":
+            width_s = COST_WIDTHS[parameters["bucket_width"]].seconds
+            _warn_of_unpriced(client, floor_s(parameters["start_time"], width_s), parameters["end_time"])
+
+
+def _warn_of_unpriced(client: Client, start_s: int, end_s: int) -> None:
+    """Say which usage is in no row; the file is complete whether or not that can be found out.
+
+    Args:
+        client: to a server.
+        start_s: start of the first period, Unix seconds.
+        end_s: end of the window, exclusive.
+    """
+    try:
+        tell_unpriced(unpriced(client, start_s, end_s), start_s)
+    except CommandFailed as error:
+        errors().print(
+            f"The export is complete, but it is not known whether usage without a price is missing from it: {error}. "
+            "See 'tallybook costs unpriced'.",
+            style="yellow",
+            markup=False,
+        )
 
 
 @contextmanager

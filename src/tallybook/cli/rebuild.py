@@ -22,7 +22,7 @@ def rebuild(
 
     Args:
         since: Start: 7d ago, a date, a time (UTC), or Unix seconds; widened to the whole day.
-        until: End, likewise. Default: now.
+        until: End, in the same forms. Default: now.
     """
     now = now_s()
     window = {"start_time": instant(since, now), "end_time": instant(until, now) if until else now + 1}

@@ -46,7 +46,7 @@ def reconcile(
     Args:
         provider: Whose book. Default: each one that was read.
         since: Start: 7d, 30d ago, a date, or Unix seconds; widened to the whole day.
-        until: End, likewise. Default: now.
+        until: End, in the same forms. Default: now.
         group_by: Fields to group by, of line_item, model and project_id, separated by commas; empty for whole days.
         where: project_id=VALUE that usage must have; repeat it for any of several.
         differing: Leave out what is the same in both.

@@ -41,7 +41,7 @@ class Question:
     since: str = "7d"
     """Start: 7d, 24h, 30m ago, a date, a time (UTC), or Unix seconds."""
     until: str | None = None
-    """End, likewise. Default: now."""
+    """End, in the same forms. Default: now."""
     width: Width = "1d"
     """Width of a bucket."""
     as_json: Json = False

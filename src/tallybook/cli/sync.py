@@ -102,7 +102,7 @@ def sync(
     Args:
         provider: Whose usage and costs.
         since: Start: 90d ago, a date, a time (UTC), or Unix seconds; widened to the whole day.
-        until: End, exclusive, likewise. Default: now.
+        until: End, exclusive, in the same forms. Default: now.
         every: Go on until stopped, and so often read the days that may still change, and those never read: 5m, 1h.
         from_url: Address of the provider. Default: its own; another Tallybook has none.
         dry_run: Only show what would be kept.

@@ -42,7 +42,7 @@ def tell_unpriced(found: Iterable[Entry], start_s: int) -> None:
     listed = plain(", ".join(names[:_NAMED_MAX])) + (f" and {others} more" if others > 0 else "")
     since = show(floor_s(start_s, DAY_S), "1d")
     errors().print(
-        f"unpriced: {listed}; what they used is in no amount. See 'tallybook costs unpriced --since {since}'.",
+        f"unpriced: {listed}; no amount includes this usage. See 'tallybook costs unpriced --since {since}'.",
         style="yellow",
         markup=False,
     )

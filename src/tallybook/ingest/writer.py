@@ -125,7 +125,7 @@ class Writer:
             raise NotReady(trouble)
         if self._queue and (self._queue_bytes + size_bytes > self._queue_bytes_max or self._wait_s > self._queue_s_max):
             raise Busy(
-                "Too much waits to be written; nothing of this request was kept, send it again later",
+                "The write queue is full; nothing from this request was stored. Retry later.",
                 code="queue_full",
                 retry_after_s=1,
             )

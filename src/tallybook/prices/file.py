@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Final, NamedTuple
 
 from tallybook.errors import CommandFailed
@@ -18,7 +18,7 @@ from tallybook.event import nearest
 from tallybook.kinds import DIMENSIONS, KINDS
 from tallybook.money import CURRENCY, SCALE
 from tallybook.parts import PARTS
-from tallybook.prices.hours import Hours, read_hours
+from tallybook.prices.hours import Hours, first_common_ms, read_hours
 from tallybook.rate import UNITS, Price
 
 COLUMNS: Final = (
@@ -225,6 +225,7 @@ def read(text: str, name: str) -> list[Entry]:
             break
     if not faults:
         entries = _dated(entries, faults)
+        _check_hours(entries, faults)
         _check_thresholds(entries, faults)
     if faults:
         raise FaultyPrices(name, sorted(faults)[:_FAULTS_MAX])
@@ -483,9 +484,13 @@ _Thing = tuple[object, ...]
 
 
 def _thing(entry: Entry) -> _Thing:
+    return (*_thing_at_any_hour(entry), entry.hours)
+
+
+def _thing_at_any_hour(entry: Entry) -> _Thing:
     conditions = tuple(sorted(entry.conditions.items()))
     refers = (entry.like is not None, entry.provider) if entry.price is None else ()
-    return (entry.kind, entry.model, entry.counted, conditions, entry.hours, refers)
+    return (entry.kind, entry.model, entry.counted, conditions, refers)
 
 
 def _dated(entries: list[Entry], faults: list[PriceFault]) -> list[Entry]:
@@ -519,6 +524,34 @@ def _dated(entries: list[Entry], faults: list[PriceFault]) -> list[Entry]:
                 faults.append(PriceFault(after.line, "from", _date(starts), message))
     faults[:] = list(dict.fromkeys(faults))
     return dated
+
+
+def _check_hours(entries: list[Entry], faults: list[PriceFault]) -> None:
+    """Hours of one thing do not overlap while both lines hold: which of the two counted would be chance.
+
+    Args:
+        entries: as `_dated` returns them; those with the same hours follow each other.
+        faults: what is wrong is added to it.
+    """
+    same: defaultdict[_Thing, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if entry.hours:
+            same[(*_thing_at_any_hour(entry), entry.above)].append(entry)
+    found = set()
+    for group in same.values():
+        for first, second in combinations(group, 2):
+            if first.hours is None or second.hours is None or first.hours == second.hours:
+                continue
+            since_ms = max((at for at in (first.since_ms, second.since_ms) if at is not None), default=None)
+            until_ms = min((at for at in (first.until_ms, second.until_ms) if at is not None), default=None)
+            at_ms = first_common_ms(first.hours, second.hours, since_ms, until_ms)
+            if at_ms is not None:
+                message = (
+                    f"the hours {second.hours} overlap with {first.hours} of line {first.line}, which has the same "
+                    f"thing at the same time, as on {_date(at_ms)}; give each its own hours, weekdays or dates"
+                )
+                found.add(PriceFault(second.line, "hours", str(second.hours), message))
+    faults += found
 
 
 def _check_thresholds(entries: list[Entry], faults: list[PriceFault]) -> None:

@@ -17,6 +17,9 @@ _DAY_MS: Final = 86_400_000
 _QUARTER_MS: Final = 900_000
 """Clocks are put forward and back at a full quarter of an hour."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_YEAR_MS: Final = 366 * _DAY_MS
+_SOME_DAY_MS: Final = 1_767_225_600_000
+"""2026-01-01, for windows without dates."""
 _ALL_DAY: Final = ((0, _DAY_MINUTES),)
 
 
@@ -69,6 +72,36 @@ class Hours:
                     local = (midnight + timedelta(minutes=minute)).replace(tzinfo=zone, fold=fold)
                     found.add((local - _EPOCH) // timedelta(milliseconds=1))
         return {instant_ms for instant_ms in found if day_ms < instant_ms < day_ms + _DAY_MS}
+
+
+def first_common_ms(one: Hours, other: Hours, since_ms: int | None, until_ms: int | None) -> int | None:
+    """Return an instant, Unix milliseconds, that lies in windows of both, None if there is none.
+
+    Clocks of two zones are further apart in some months than in others, so the first year is looked through.
+
+    Args:
+        one: windows.
+        other: windows, perhaps of another zone.
+        since_ms: start of the time that is looked at; None for any.
+        until_ms: its end, exclusive; None for any.
+    """
+    if one.zone == other.zone and not _cross(one, other):
+        return None
+    start_ms = since_ms if since_ms is not None else min(_SOME_DAY_MS, (until_ms or _SOME_DAY_MS) - _YEAR_MS)
+    end_ms = min(start_ms + _YEAR_MS, until_ms if until_ms is not None else start_ms + _YEAR_MS)
+    for day_ms in range(start_ms - start_ms % _DAY_MS, end_ms, _DAY_MS):
+        edges_ms = {max(day_ms, start_ms), *one.changes_ms(day_ms), *other.changes_ms(day_ms)}
+        for at_ms in sorted(edges_ms):
+            if start_ms <= at_ms < end_ms and one.holds(at_ms) and other.holds(at_ms):
+                return at_ms
+    return None
+
+
+def _cross(one: Hours, other: Hours) -> bool:
+    """Return whether windows of one zone have a minute of the week in common."""
+    return not set(one.weekdays).isdisjoint(other.weekdays) and any(
+        start < until and since < end for start, end in one.spans for since, until in other.spans
+    )
 
 
 def read_hours(hours: str, weekdays: str, zone: str) -> Hours | None:

@@ -24,7 +24,7 @@ from tallybook.mistakes import Mistake, Mistakes
 from tallybook.prices.current import CurrentPrices
 from tallybook.sources.record import Options
 from tallybook.store.protocol import Store
-from tallybook.wire.credentials import FORMS, given_key
+from tallybook.wire.credentials import FORMS, given_key, is_ambient
 
 _FIELD: Final = re.compile(r"(?:field `|`\$\.)(\w+)")
 """Where msgspec names a field in what it says."""
@@ -73,7 +73,7 @@ class Share:
         incoming = self._incoming
         if incoming.bytes > self._bytes and incoming.bytes + size_bytes > incoming.bytes_max:
             raise Busy(
-                "Too much is being received; nothing of this request was kept, send it again later",
+                "Too much is being received; nothing from this request was stored. Retry later.",
                 code="queue_full",
                 retry_after_s=1,
             )
@@ -145,6 +145,8 @@ def authorize(request: Request, scope: Scope) -> Key:
         return _of_session(request, token, scope)
     if not value:
         raise _no_key(request, scope)
+    if request.method not in _HARMLESS and _is_of_a_page(request) and is_ambient(headers, value):
+        refuse_other_origins(request)
     return find_key(context(request), client_address(request), value, scope)
 
 
@@ -178,8 +180,13 @@ def _of_session(request: Request, token: str, scope: Scope) -> Key:
     return _permitted(key, scope)
 
 
+def _is_of_a_page(request: Request) -> bool:
+    """Return whether a browser says which page sends the request; other clients say nothing of the kind."""
+    return "sec-fetch-site" in request.headers or "origin" in request.headers
+
+
 def refuse_other_origins(request: Request) -> None:
-    """Refuse what a page changes that is not ours, although its browser sends our cookie along.
+    """Refuse what a page changes that is not ours, although its browser sends our cookie or a key by Basic along.
 
     Browsers tell by `Sec-Fetch-Site`; those that do not, and all of them over plain HTTP, by `Origin`.
 

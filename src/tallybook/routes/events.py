@@ -122,7 +122,7 @@ async def take_body(
         What became of the events, what the body held, and what is in quarantine by its place in the body.
 
     Raises:
-        RequestError: nothing of it was kept.
+        RequestError: nothing from it was stored.
     """
     app.writer.refuse_if_full()
     with Share(app.incoming) as share:
@@ -134,7 +134,7 @@ async def take_body(
         def unpacked() -> tuple[Decoded, int]:
             if time.monotonic() - came_s > app.settings.queue_s_max:
                 raise Busy(
-                    "Too much waits to be read; nothing of this request was kept, send it again later",
+                    "Too much waits to be read; nothing from this request was stored. Retry later.",
                     code="queue_full",
                     retry_after_s=1,
                 )
@@ -187,8 +187,8 @@ async def _make_room(app: Context, organization_id: str, wanted: int) -> None:
     held = await to_thread.run_sync(app.store.quarantine_count, organization_id)
     if held + wanted > app.settings.quarantine_max:
         raise Busy(
-            f"Bad events: {wanted}, but quarantine is full ({held} of {app.settings.quarantine_max}); nothing of "
-            "this request was kept. Mend, replay or drop what is there, or send the good events alone",
+            f"Bad events: {wanted}, but quarantine is full ({held} of {app.settings.quarantine_max}); nothing "
+            "from this request was stored. Fix, replay or drop what is there, or send the good events alone",
             code="quarantine_full",
             retry_after_s=60,
         )
@@ -199,7 +199,7 @@ async def commit(app: Context, batch: Batch, size_bytes: int) -> Outcome:
 
     Raises:
         Busy: too much is waiting.
-        Unavailable: the store could not take it; nothing of it was kept.
+        Unavailable: the store could not take it; nothing from it was stored.
     """
     future = app.writer.submit(batch, size_bytes)
     try:
@@ -208,7 +208,7 @@ async def commit(app: Context, batch: Batch, size_bytes: int) -> Outcome:
         raise
     except Exception as error:
         raise Unavailable(
-            "The store could not write the request; nothing of it was kept, send it again",
+            "The store could not write the request; nothing from it was stored. Retry later.",
             code="store_unavailable",
             retry_after_s=5,
         ) from error

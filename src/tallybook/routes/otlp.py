@@ -115,7 +115,7 @@ async def export(app: Context, service: str, key: Key, incoming: Sent) -> bytes:
     """Store what a call of one of `SERVICES` brings; return its response, in protobuf, once it is on disk.
 
     Raises:
-        RequestError: nothing of it was kept.
+        RequestError: nothing from it was stored.
     """
     signal = SERVICES[service]
     read = _Reader(signal, False, {OWNER: key.organization_id})

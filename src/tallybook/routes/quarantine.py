@@ -16,6 +16,7 @@ from tallybook.keys import Scope
 from tallybook.routes.context import Context, answer, authorize, context, read_body
 from tallybook.routes.events import commit, receipt, reports_calls
 from tallybook.routes.lists import list_answer, parse_list, unknown_after
+from tallybook.sources.record import Options
 from tallybook.sources.table import SOURCES
 from tallybook.store.protocol import Batch, Outcome, Quarantined
 
@@ -88,19 +89,25 @@ async def replay_all(request: Request) -> Response:
 
 
 async def _replay(app: Context, organization_id: str, items: list[Quarantined]) -> Response:
-    read = ((index, item.event, _read(app, item)) for index, item in enumerate(items))
+    options = {item.dialect: app.options.of_request() for item in items}
+    read = ((index, item.event, _read(item, options[item.dialect])) for index, item in enumerate(items))
     decoded = collect(read, app.store.kept.events_s * 1000)
     kept = {rejected.index: items[rejected.index] for rejected in decoded.rejected}
     used = [items[index].quarantine_id for index in decoded.indexes]
     unused = {item.quarantine_id for index, item in enumerate(items) if index not in kept}.difference(used)
     written = Outcome()
+    outcomes: dict[str | None, Outcome] = {}
     for dialect, places in _by_dialect(items, decoded):
         records = [decoded.records[place] for place in places]
         released = [used[place] for place in places]
         batch = Batch(
             organization_id, records, released=released, dialect=dialect, reports_calls=reports_calls(dialect)
         )
-        written.add(await commit(app, batch, 0), places)
+        outcomes[dialect] = await commit(app, batch, 0)
+        written.add(outcomes[dialect], places)
+    for dialect, own in options.items():
+        noted = Decoded([], [], [], unread=own.unread, alike=own.alike)
+        app.notices.note(organization_id, dialect, noted, outcomes.get(dialect, Outcome()))
     if unused:
         await commit(app, Batch(organization_id, released=list(unused)), 0)
     app.metrics.count(written, 0)
@@ -115,12 +122,12 @@ def _by_dialect(items: list[Quarantined], decoded: Decoded) -> list[tuple[str | 
     return list(found.items())
 
 
-def _read(app: Context, item: Quarantined) -> list[Record] | list[Fault]:
+def _read(item: Quarantined, options: Options) -> list[Record] | list[Fault]:
     received_ms = item.created_at_s * 1000
     if item.dialect is None:
         found = decode_one(item.event, now_ms(), received_ms)
         return [found] if isinstance(found, Record) else found
-    return read_record(SOURCES[item.dialect], app.options, item.event, now_ms(), received_ms)
+    return read_record(SOURCES[item.dialect], options, item.event, now_ms(), received_ms)
 
 
 async def _oldest(app: Context, organization_id: str, after: str | None) -> list[Quarantined]:

@@ -118,38 +118,38 @@ class Dialect(NamedTuple):
 
 _REPORTED: Final = {
     "usage.cost": "the source's own figure, which is taken if the operator says so",
-    "usage.cost.*": "likewise",
-    "usage.cost_details.*": "likewise",
-    "usage.cost_in_usd_ticks": "likewise",
-    "usage.estimated_cost": "likewise",
+    "usage.cost.*": "the source's own figure, which is taken if the operator says so",
+    "usage.cost_details.*": "the source's own figure, which is taken if the operator says so",
+    "usage.cost_in_usd_ticks": "the source's own figure, which is taken if the operator says so",
+    "usage.estimated_cost": "the source's own figure, which is taken if the operator says so",
     "usage.is_byok": "whose key it was, which matters to the source's own figure only",
 }
 _OPENAI_IRRELEVANT: Final = _REPORTED | {
     "*.text_tokens": "what the other modalities leave over",
-    "*.cached_text_tokens": "likewise",
+    "*.cached_text_tokens": "what the other modalities leave over",
     "*.accepted_prediction_tokens": "part of the output, at its price",
-    "*.rejected_prediction_tokens": "likewise",
-    "*.thinking_tokens": "likewise",
+    "*.rejected_prediction_tokens": "part of the output, at its price",
+    "*.thinking_tokens": "part of the output, at its price",
     "usage.prompt_cache_miss_tokens": "what the hits leave over",
     "*.cache_type": "the kind of a cache there is one kind of",
     "usage.type": "whether tokens or seconds are counted, which the counts show",
     "usage.queue_time": "a duration",
-    "usage.prompt_time": "likewise",
-    "usage.completion_time": "likewise",
-    "usage.total_time": "likewise",
+    "usage.prompt_time": "a duration",
+    "usage.completion_time": "a duration",
+    "usage.total_time": "a duration",
     "usage.x_details*": "the same counts again, as they are billed",
     "usage.server_tool_use.web_fetch_requests": "free of charge",
-    "usage.server_tool_use.tool_search_requests": "likewise",
+    "usage.server_tool_use.tool_search_requests": "free of charge",
 }
 _ANTHROPIC_IRRELEVANT: Final = {
     "*.thinking_tokens": "part of the output, at its price",
     "usage.server_tool_use.web_fetch_requests": "free of charge",
-    "usage.server_tool_use.tool_search_requests": "likewise",
+    "usage.server_tool_use.tool_search_requests": "free of charge",
 }
 _LITELLM_IRRELEVANT: Final = {
     "*.video_tokens": "priced as text by those who read videos",
     "*.character_count": "of an input whose tokens are counted",
-    "*.image_count": "likewise",
+    "*.image_count": "of an input whose tokens are counted",
 }
 
 OPENAI: Final = Dialect(_openai_counts, INSIDE, irrelevant(_OPENAI_IRRELEVANT))
@@ -210,15 +210,15 @@ def reported_cost(usage: Fields) -> Event | None:
     OpenRouter's ``cost`` is its own charge. With a key of one's own, the provider's charge is beside it. Perplexity's
     is an object, xAI counts ten thousand millions to a dollar, DeepInfra calls it an estimate.
     """
-    told = usage.values.get("cost")
-    if isinstance(told, Mapping):
-        return cost(told.get("total_cost"))
+    reported = usage.values.get("cost")
+    if isinstance(reported, Mapping):
+        return cost(reported.get("total_cost"))
     if (ticks := usage.values.get("cost_in_usd_ticks")) is not None:
         amount = cost(ticks)
         return amount and cost(amount["value"] / _TICKS)
-    if told is None:
+    if reported is None:
         return cost(usage.values.get("estimated_cost"))
-    charge, upstream = cost(told), usage.values.get("cost_details")
+    charge, upstream = cost(reported), usage.values.get("cost_details")
     providers = cost(upstream.get("upstream_inference_cost")) if isinstance(upstream, Mapping) else None
     if charge is None or providers is None:
         return charge

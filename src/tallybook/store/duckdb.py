@@ -686,7 +686,7 @@ def _changes(batch: Batch, outcome: Outcome) -> bool:
 def _not_written(reason: Reason | None) -> Unavailable:
     """What is said of a request that the engine could not write, although it works."""
     return Unavailable(
-        "The store could not write the request; nothing of it was kept. Send it again, or fewer events at once",
+        "The store could not write the request; nothing from it was stored. Send it again, or fewer events at once",
         code=reason or "store_unavailable",
         retry_after_s=5,
     )

@@ -18,6 +18,7 @@ FORMS: Final = (
 _HEADERS: Final = frozenset((b"authorization", b"x-api-key", b"api-key"))
 _USUAL: Final = f"Bearer {PREFIX}"
 _SCHEMES: Final = frozenset(("bearer", "basic", "token", "apikey", "api-key"))
+_BASIC: Final = b"basic "
 _SCHEMES_MAX: Final = 2
 """Tools that put `Bearer` before a value that has it already."""
 
@@ -42,6 +43,12 @@ def given_key(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     if len(ours) > 1:
         raise _several(len(ours))
     return ours.pop() if ours else next(filter(None, keys), "")
+
+
+def is_ambient(headers: Iterable[tuple[bytes, bytes]], key: str) -> bool:
+    """Return whether a key is only in a header of Basic, which a browser adds by itself, whichever page asks."""
+    held = [value for name, value in headers if name in _HEADERS and _key(value.decode("latin-1")) == key]
+    return bool(held) and all(value[: len(_BASIC)].lower() == _BASIC for value in held)
 
 
 def _key(value: str) -> str:
