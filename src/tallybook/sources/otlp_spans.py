@@ -219,6 +219,14 @@ def _langfuse_events(span: Span, options: Options) -> list[Event]:
     kind = langfuse.KINDS.get(role.lower())
     tokens = langfuse.token_fields(span.attributes, options)
     if not tokens.get("input_tokens") and not tokens.get("output_tokens"):
+        is_call = kind is not None or any(name in span.attributes for name in _MODELS)
+        if is_call and (unknown := langfuse.uncounted(span.attributes)):
+            raise Unsure(
+                langfuse.USAGE,
+                unknown,
+                f"{langfuse.USAGE} has counts under names that are not known, such as {shorten(unknown)}; input, "
+                "output and input_cached_tokens are counted, and the names of OpenAI's and Anthropic's usage objects",
+            )
         return []
     if kind == EMBEDDINGS:
         tokens = {"input_tokens": tokens["input_tokens"] or tokens.get("output_tokens")}
