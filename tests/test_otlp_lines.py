@@ -113,6 +113,41 @@ def test_what_was_counted_in_an_earlier_request_is_known(levels: list[tuple[int,
     assert [each.rejected for each in found if each.rejected] == []
 
 
+MORE = CALL | {"gen_ai.usage.output_tokens": 3}
+ALONE: dict[str, tuple[list[tuple[int, Json]], int]] = {
+    "an outer span without an id, an inner with one": ([(0, CALL), (1, named("a"))], 1),
+    "an outer span with an id, an inner without": ([(0, named("a")), (1, CALL)], 1),
+    "neither has an id": ([(0, CALL), (1, CALL)], 1),
+    "three reports of one call": ([(0, CALL), (1, CALL), (2, named("a"))], 1),
+    "other names of the model": ([(0, CALL), (1, named("a", OTHER))], 1),
+    "two ids": ([(0, named("a")), (1, named("b"))], 2),
+    "other tokens": ([(0, MORE), (1, named("a"))], 2),
+    "one id above two calls alike: it is one of them": ([(0, named("a")), (1, CALL), (1, CALL)], 2),
+    "siblings": ([(0, STEP), (1, CALL), (1, named("a"))], 2),
+}
+
+
+@pytest.mark.parametrize(("levels", "expected"), ALONE.values(), ids=ALONE)
+@pytest.mark.parametrize("is_inner_first", [True, False])
+@pytest.mark.parametrize("times", [1, 2])
+def test_spans_of_one_line_are_one_call_in_requests_of_their_own(
+    levels: list[tuple[int, Json]], expected: int, is_inner_first: bool, times: int
+) -> None:
+    options = Options(owner="org_a")
+    spans = tree(*levels)
+    spans = spans[::-1] if is_inner_first else spans
+    found = [decoded(traces(one), options) for one in spans for _ in range(times)]
+    assert len({name for each in found for name in ids(each)}) == expected
+    assert len([each for each in found if each.records]) == expected * times
+
+
+def test_a_span_between_two_requests_carries_what_is_below_it() -> None:
+    options = Options(owner="org_a")
+    outer, step, inner = tree((0, CALL), (1, STEP), (2, named("a")))
+    assert len(decoded(traces(inner), options).records) == 1
+    assert decoded(traces(outer, step), options).records == []
+
+
 def test_what_another_organization_counted_is_not() -> None:
     outer, inner = tree((0, CHAT), (1, CALL))
     first, second = Options(owner="org_a"), Options(owner="org_b")
