@@ -640,6 +640,14 @@ def test_of_two_spans_of_one_response_in_a_line_the_inner_one_stands_unless_the_
             '{"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"audio_tokens": 5}}',
             {"input_tokens": 9, "input_audio_tokens": 5, "output_tokens": 2},
         ),
+        # What the object lacks the other attributes have, and what is wrong in it spoils nothing.
+        ('{"prompt_tokens": 5}', {"input_tokens": 5, "output_tokens": 2}),
+        ('{"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}', {"input_tokens": 9, "output_tokens": 2}),
+        ('{"prompt_tokens": -5, "completion_tokens": 2}', {"input_tokens": 9, "output_tokens": 2}),
+        (
+            '{"input_tokens": 0, "output_tokens": 2, "cache_read_input_tokens": 9}',
+            {"input_tokens": 9, "input_cached_tokens": 9, "output_tokens": 2},
+        ),
         ("no json", {"input_tokens": 9, "output_tokens": 2}),
         ("{}", {"input_tokens": 9, "output_tokens": 2}),
     ],
@@ -650,6 +658,15 @@ def test_a_usage_object_that_a_span_has_whole_counts(raw: str, expected: Json) -
     assert {name: found[name] for name in expected} == expected
     tier = dict(zip(record.kind.dimensions, record.dimensions, strict=True))["service_tier"]
     assert tier == ("fast" if "speed" in raw else None)
+
+
+def test_iterations_of_a_usage_object_that_a_span_has_whole_are_requests_of_their_own() -> None:
+    compaction = {"type": "compaction", "input_tokens": 50, "output_tokens": 5}
+    message = {"type": "message", "input_tokens": 9, "output_tokens": 2}
+    raw = {"input_tokens": 9, "output_tokens": 2, "cache_read_input_tokens": 0, "iterations": [compaction, message]}
+    values = CHAT | USAGE | {"gen_ai.response.id": "msg_1", "gen_ai.usage.raw": json.dumps(raw)}
+    found = decoded(traces(span(values)), is_json=True).records
+    assert [record.id for record in found] == ["msg_1", "msg_1#compaction-1"]
 
 
 MLFLOW: Json = {

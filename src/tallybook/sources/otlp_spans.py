@@ -23,7 +23,7 @@ from tallybook.sources.otlp_tokens import (
     RAW,
     TOKEN_NAMES,
     counts_of,
-    raw_fields,
+    raw_events,
     token_fields,
 )
 from tallybook.sources.otlp_wire import Attributes, Plain
@@ -36,6 +36,7 @@ from tallybook.sources.record import (
     Options,
     Unsure,
     call_id,
+    charged,
     cost,
     made,
 )
@@ -140,33 +141,34 @@ def span_events(span: Span, options: Options) -> list[Event]:
     if found.get(_OPERATION) == "execute_tool":
         return _tool_events(span, options)
     kind = _kind(span)
-    event = kind and _call(span, kind, options)
-    if event:
+    events = _call(span, kind, options) if kind else []
+    if events:
         if _ROLE in found and str(found[_ROLE]).upper() in _TOTALS:
-            raise Unsure(_ROLE, found[_ROLE], "it repeats what the calls below it used", [event])
-        return [event]
+            raise Unsure(_ROLE, found[_ROLE], "it repeats what the calls below it used", events)
+        return events
     if kind and not span.is_error:
         _refuse_empty(span, kind)
     return []
 
 
-def _call(span: Span, kind: str, options: Options) -> Event | None:
-    """Return the event of a call by the names that all conventions share; None if it has no tokens."""
+def _call(span: Span, kind: str, options: Options) -> list[Event]:
+    """Return the events of a call by the names that all conventions share; none if it has no tokens."""
     found = span.attributes
     counts = counts_of(found)
-    raw = raw_fields(found, options) if RAW in found else None
-    tokens = raw or token_fields(counts, found, span.scope)
-    if kind == EMBEDDINGS:
-        tokens = {"input_tokens": tokens["input_tokens"] or counts.get("total")}
-    if not tokens["input_tokens"] and not tokens.get("output_tokens"):
-        return None
+    common = _common(span, options)
+    events = raw_events(kind, common, counts, found, options) if RAW in found else []
+    if not events:
+        tokens = token_fields(counts, found, span.scope)
+        if kind == EMBEDDINGS:
+            tokens = {"input_tokens": tokens["input_tokens"] or counts.get("total")}
+        if not tokens["input_tokens"] and not tokens.get("output_tokens"):
+            return []
+        events = [{"kind": kind, **common, **tokens}]
     if span.others:
         otlp_agents.note_others(span.others, (), options)
-    event = {"kind": kind, **_common(span, options), **tokens}
-    is_billed = event["service_tier"] != otlp_agents.SUBSCRIPTION
-    if options.takes_costs and is_billed and (reported := _cost(found)):
-        event["cost"] = reported
-    return event
+    is_billed = common["service_tier"] != otlp_agents.SUBSCRIPTION
+    reported = _cost(found) if options.takes_costs and is_billed else None
+    return charged(events, reported)
 
 
 def _refuse_empty(span: Span, kind: str) -> None:
