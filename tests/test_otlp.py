@@ -669,6 +669,16 @@ def test_iterations_of_a_usage_object_that_a_span_has_whole_are_requests_of_thei
     assert [record.id for record in found] == ["msg_1", "msg_1#compaction-1"]
 
 
+def test_what_anthropics_sdk_writes_of_its_usage_object_is_read() -> None:
+    values = CHAT | USAGE | {"gen_ai.response.id": "msg_1", "anthropic.usage.speed": "fast"}
+    values |= {"anthropic.usage.compaction.input_tokens": 50, "anthropic.usage.compaction.output_tokens": 5}
+    found = decoded(traces(span(values)), is_json=True).records
+    assert [record.id for record in found] == ["msg_1", "msg_1#compaction-1"]
+    assert [record.measures[record.kind.measures.index("input_tokens")] for record in found] == [9, 50]
+    tiers = [dict(zip(record.kind.dimensions, record.dimensions, strict=True))["service_tier"] for record in found]
+    assert tiers == ["fast", "fast"]
+
+
 MLFLOW: Json = {
     "mlflow.spanType": '"CHAT_MODEL"',
     "mlflow.llm.model": '"gpt-4o-mini"',

@@ -40,6 +40,7 @@ from tallybook.sources.record import (
     cost,
     made,
 )
+from tallybook.sources.usage_objects import priced_by
 
 _OPERATION: Final = "gen_ai.operation.name"
 _REQUEST_TYPE: Final = "llm.request.type"
@@ -58,6 +59,11 @@ _TIERS: Final = (
     "openai.request.service_tier",
     "gen_ai.openai.request.service_tier",
 )
+_ANTHROPIC: Final = "anthropic.usage"
+"""Before the fields of Anthropic's usage object that its SDK, and others, write as attributes of their own."""
+_DEPENDS: Final = ("speed", "service_tier", "inference_geo")
+_COMPACTION: Final = ("compaction.input_tokens", "compaction.output_tokens")
+"""Sums of the requests that made a conversation shorter, which no other count includes."""
 _COSTS: Final = (
     *("llm.cost.total", "gen_ai.usage.cost", "gen_ai.usage.cost.amount", "gen_ai.cost.total_cost"),
     "operation.cost",
@@ -80,6 +86,7 @@ _READ: Final = TOKEN_NAMES | {
     *(_OPERATION, _REQUEST_TYPE, _ROLE, _STEP, RESPONSE_ID, _REQUEST_ID, _CHOICES, _TOOL, _TOOL_TYPE),
     *(*_ABOVE_CALLS, *MODELS, *MAKERS, *_TIERS, *_COSTS, *_COST_PARTS, _CURRENCY),
     *(*otlp_agents.NAMES, *langfuse.NAMES, *mlflow.NAMES, _GENKIT),
+    *(f"{_ANTHROPIC}.{name}" for name in (*_DEPENDS, *_COMPACTION)),
 }
 _ID: Final = re.compile(r"(?=.*[1-9a-f])[0-9a-f]{16,32}")
 _MODELS: Final = (*MODELS, langfuse.MODEL)
@@ -161,14 +168,26 @@ def _call(span: Span, kind: str, options: Options) -> list[Event]:
         tokens = token_fields(counts, found, span.scope)
         if kind == EMBEDDINGS:
             tokens = {"input_tokens": tokens["input_tokens"] or counts.get("total")}
-        if not tokens["input_tokens"] and not tokens.get("output_tokens"):
-            return []
-        events = [{"kind": kind, **common, **tokens}]
+        if tokens["input_tokens"] or tokens.get("output_tokens"):
+            events = [{"kind": kind, **common, **tokens}]
+        events += _compaction(span, common)
+    if not events:
+        return []
     if span.others:
         otlp_agents.note_others(span.others, (), options)
     is_billed = common["service_tier"] != otlp_agents.SUBSCRIPTION
     reported = _cost(found) if options.takes_costs and is_billed else None
     return charged(events, reported)
+
+
+def _compaction(span: Span, common: Event) -> list[Event]:
+    """Return the event of what was used to make a conversation shorter, which is a request of its own."""
+    of_anthropic = Fields({name: span.attributes.get(f"{_ANTHROPIC}.{name}") for name in _COMPACTION}, _ANTHROPIC)
+    total_in, total_out = (of_anthropic.count(name) for name in _COMPACTION)
+    if not total_in and not total_out:
+        return []
+    own = common | {"id": call_id(f"{common['id']}#compaction-1")}
+    return [made(COMPLETIONS, own, input_tokens=total_in, output_tokens=total_out)]
 
 
 def _refuse_empty(span: Span, kind: str) -> None:
@@ -368,11 +387,14 @@ def _common(span: Span, options: Options) -> Event:
     tier = fields.text(*_TIERS)
     if otlp_agents.TIER in span.resource or "auth_mode" in span.attributes or "auth_type" in span.attributes:
         tier = otlp_agents.tier_of(span.attributes, span.resource, tier)
+    priced = priced_by(Fields({name: span.attributes.get(f"{_ANTHROPIC}.{name}") for name in _DEPENDS}, _ANTHROPIC))
     return {
         "id": _identity(span),
         "timestamp": _end_ns(span) // 1_000_000 / 1000,
         "model": fields.text(*_MODELS) or Fields(span.resource).text(*MODELS),  # vLLM does not name it
-        "service_tier": None if tier == "auto" else tier,  # as asked for; nobody said what it came to
+        # "auto" is what was asked for; nobody said what it came to
+        "service_tier": (None if tier == "auto" else tier) or priced["service_tier"],
+        **{name: priced[name] for name in ("inference_geo", "batch") if priced[name]},
         **who(span.attributes, span.resource, options),
     }
 
