@@ -679,6 +679,17 @@ def test_what_anthropics_sdk_writes_of_its_usage_object_is_read() -> None:
     assert tiers == ["fast", "fast"]
 
 
+LIVEKIT: Json = {
+    "lk.llm_metrics": json.dumps(
+        {
+            "type": "llm_metrics",
+            "request_id": "chatcmpl-livekit",
+            "prompt_tokens": 9,
+            "completion_tokens": 2,
+            "metadata": {"model_name": "gpt-4o-mini"},
+        }
+    )
+}
 MLFLOW: Json = {
     "mlflow.spanType": '"CHAT_MODEL"',
     "mlflow.llm.model": '"gpt-4o-mini"',
@@ -691,6 +702,10 @@ MLFLOW: Json = {
     [
         (MLFLOW, ("gpt-4o-mini", 9)),
         (MLFLOW | {"mlflow.spanType": '"AGENT"'}, None),
+        (LIVEKIT, ("gpt-4o-mini", 9)),
+        (LIVEKIT | {"gen_ai.request.model": "gpt-4o"}, ("gpt-4o", 9)),
+        (LIVEKIT | CHAT | USAGE, ("gpt-4o", 9)),
+        ({"lk.llm_metrics": "no json"}, None),
         (
             {"llm.usage.prompt_tokens": 9, "llm.usage.completion_tokens": 2, "llm.response.model": "gpt-4o"},
             ("gpt-4o", 9),

@@ -9,7 +9,7 @@ import re
 from typing import Any, Final
 
 from tallybook.event import TEXT_MAX, shorten
-from tallybook.sources import langfuse, mlflow, otlp_agents
+from tallybook.sources import langfuse, livekit, mlflow, otlp_agents
 from tallybook.sources.otlp import NotOtlp, Span, spans_of
 from tallybook.sources.otlp_lines import key_of, settled
 from tallybook.sources.otlp_names import RESPONSE_ID, TOTALS, Names
@@ -85,7 +85,7 @@ _READ: Final = TOKEN_NAMES | {
     *EVIDENCE,
     *(_OPERATION, _REQUEST_TYPE, _ROLE, _STEP, RESPONSE_ID, _REQUEST_ID, _CHOICES, _TOOL, _TOOL_TYPE),
     *(*_ABOVE_CALLS, *MODELS, *MAKERS, *_TIERS, *_COSTS, *_COST_PARTS, _CURRENCY),
-    *(*otlp_agents.NAMES, *langfuse.NAMES, *mlflow.NAMES, _GENKIT),
+    *(*otlp_agents.NAMES, *langfuse.NAMES, *mlflow.NAMES, livekit.METRICS, _GENKIT),
     *(f"{_ANTHROPIC}.{name}" for name in (*_DEPENDS, *_COMPACTION)),
 }
 _ID: Final = re.compile(r"(?=.*[1-9a-f])[0-9a-f]{16,32}")
@@ -138,6 +138,8 @@ def span_events(span: Span, options: Options) -> list[Event]:
     """Return the events of one span, as `events` does; raises `Unsure` where other spans decide."""
     if mlflow.TYPE in span.attributes:
         span = span._replace(attributes=mlflow.translated(span.attributes))
+    elif livekit.METRICS in span.attributes and TOKEN_NAMES.isdisjoint(span.attributes):
+        span = span._replace(attributes=livekit.translated(span.attributes))
     found = span.attributes
     if not found and not span.others:
         return []
