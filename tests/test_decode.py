@@ -40,3 +40,11 @@ def test_a_body_with_a_fault_takes_time_in_proportion_to_its_size(bad: bytes) ->
 def test_an_array_cut_short_or_followed_by_something_is_not_json(body: bytes) -> None:
     with pytest.raises(InvalidRequest):
         decode(body, NOW_MS, 10)
+
+
+@pytest.mark.parametrize(
+    "body", [b'data: {"id": "a"}\n\ndata: [DONE]\n\n', b'event: message_start\ndata: {"type": "a"}\n\n']
+)
+def test_the_text_of_a_stream_is_refused_with_what_to_send(body: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="the text of a stream"):
+        decode(body, NOW_MS, 1)

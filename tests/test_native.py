@@ -173,6 +173,12 @@ CASES: dict[str, tuple[str, Any, list[Event]]] = {
         [tokens(9, 3), {"kind": "web_search_calls", "num_requests": 3}],
     ),
     "Gemini, nothing was searched": ("gemini", grounded("gemini-2.5-pro", []), [tokens(9, 3)]),
+    "Gemini, an answer without its content": (
+        "gemini",
+        gemini(promptTokenCount=9, candidatesTokenCount=3)
+        | {"candidates": [{"groundingMetadata": {"webSearchQueries": ["a"]}}]},
+        [tokens(9, 3), {"kind": "web_search_calls", "num_requests": 1}],
+    ),
     "Gemini, a chunk before the last": (
         "gemini",
         gemini(promptTokenCount=9, candidatesTokenCount=1) | {"candidates": [{"content": {}}]},

@@ -640,6 +640,14 @@ def test_of_two_spans_of_one_response_in_a_line_the_inner_one_stands_unless_the_
             '{"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": {"audio_tokens": 5}}',
             {"input_tokens": 9, "input_audio_tokens": 5, "output_tokens": 2},
         ),
+        # What the object lacks the other attributes have, and what is wrong in it spoils nothing.
+        ('{"prompt_tokens": 5}', {"input_tokens": 5, "output_tokens": 2}),
+        ('{"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}', {"input_tokens": 9, "output_tokens": 2}),
+        ('{"prompt_tokens": -5, "completion_tokens": 2}', {"input_tokens": 9, "output_tokens": 2}),
+        (
+            '{"input_tokens": 0, "output_tokens": 2, "cache_read_input_tokens": 9}',
+            {"input_tokens": 9, "input_cached_tokens": 9, "output_tokens": 2},
+        ),
         ("no json", {"input_tokens": 9, "output_tokens": 2}),
         ("{}", {"input_tokens": 9, "output_tokens": 2}),
     ],
@@ -652,6 +660,36 @@ def test_a_usage_object_that_a_span_has_whole_counts(raw: str, expected: Json) -
     assert tier == ("fast" if "speed" in raw else None)
 
 
+def test_iterations_of_a_usage_object_that_a_span_has_whole_are_requests_of_their_own() -> None:
+    compaction = {"type": "compaction", "input_tokens": 50, "output_tokens": 5}
+    message = {"type": "message", "input_tokens": 9, "output_tokens": 2}
+    raw = {"input_tokens": 9, "output_tokens": 2, "cache_read_input_tokens": 0, "iterations": [compaction, message]}
+    values = CHAT | USAGE | {"gen_ai.response.id": "msg_1", "gen_ai.usage.raw": json.dumps(raw)}
+    found = decoded(traces(span(values)), is_json=True).records
+    assert [record.id for record in found] == ["msg_1", "msg_1#compaction-1"]
+
+
+def test_what_anthropics_sdk_writes_of_its_usage_object_is_read() -> None:
+    values = CHAT | USAGE | {"gen_ai.response.id": "msg_1", "anthropic.usage.speed": "fast"}
+    values |= {"anthropic.usage.compaction.input_tokens": 50, "anthropic.usage.compaction.output_tokens": 5}
+    found = decoded(traces(span(values)), is_json=True).records
+    assert [record.id for record in found] == ["msg_1", "msg_1#compaction-1"]
+    assert [record.measures[record.kind.measures.index("input_tokens")] for record in found] == [9, 50]
+    tiers = [dict(zip(record.kind.dimensions, record.dimensions, strict=True))["service_tier"] for record in found]
+    assert tiers == ["fast", "fast"]
+
+
+LIVEKIT: Json = {
+    "lk.llm_metrics": json.dumps(
+        {
+            "type": "llm_metrics",
+            "request_id": "chatcmpl-livekit",
+            "prompt_tokens": 9,
+            "completion_tokens": 2,
+            "metadata": {"model_name": "gpt-4o-mini"},
+        }
+    )
+}
 MLFLOW: Json = {
     "mlflow.spanType": '"CHAT_MODEL"',
     "mlflow.llm.model": '"gpt-4o-mini"',
@@ -664,6 +702,10 @@ MLFLOW: Json = {
     [
         (MLFLOW, ("gpt-4o-mini", 9)),
         (MLFLOW | {"mlflow.spanType": '"AGENT"'}, None),
+        (LIVEKIT, ("gpt-4o-mini", 9)),
+        (LIVEKIT | {"gen_ai.request.model": "gpt-4o"}, ("gpt-4o", 9)),
+        (LIVEKIT | CHAT | USAGE, ("gpt-4o", 9)),
+        ({"lk.llm_metrics": "no json"}, None),
         (
             {"llm.usage.prompt_tokens": 9, "llm.usage.completion_tokens": 2, "llm.response.model": "gpt-4o"},
             ("gpt-4o", 9),

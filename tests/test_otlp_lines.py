@@ -8,7 +8,7 @@ import pytest
 
 from tallybook.ingest.decode import Decoded
 from tallybook.ingest.otlp import Limits, decode_metrics, decode_traces
-from tallybook.sources.record import Event, Options
+from tallybook.sources.record import Event, FaultyRecord, Options
 from tallybook.sources.table import SOURCES
 from tests.otlp_shaped import END_NS, Json, counter, in_protobuf, metrics, point, span, traces
 
@@ -54,7 +54,7 @@ LINES: dict[str, tuple[list[tuple[int, Json]], list[str]]] = {
     "several levels between": ([(0, named("a")), (1, STEP), (2, STEP), (3, CALL)], ["a"]),
     "three reports of one call": ([(0, CALL), (1, named("a")), (2, CALL)], ["a"]),
     "two without an id above one with": ([(0, CALL), (1, CALL), (2, named("a"))], ["a"]),
-    "one id twice, which the store sees": ([(0, named("a")), (1, named("a"))], ["a", "a"]),
+    "one id twice: the inner one stands": ([(0, named("a")), (1, named("a"))], ["a"]),
     "two ids": ([(0, named("a")), (1, named("b"))], ["a", "b"]),
     "two ids and one without": ([(0, named("a")), (1, named("b")), (2, CALL)], ["a", "b"]),
     "one id above two calls alike: it is one of them": ([(0, named("a")), (1, CALL), (1, CALL)], ["3", "a"]),
@@ -111,6 +111,41 @@ def test_what_was_counted_in_an_earlier_request_is_known(levels: list[tuple[int,
     found = [decoded(traces(one), options) for one in reversed(tree(*levels))]
     assert sum(len(each.records) for each in found) == expected
     assert [each.rejected for each in found if each.rejected] == []
+
+
+MORE = CALL | {"gen_ai.usage.output_tokens": 3}
+ALONE: dict[str, tuple[list[tuple[int, Json]], int]] = {
+    "an outer span without an id, an inner with one": ([(0, CALL), (1, named("a"))], 1),
+    "an outer span with an id, an inner without": ([(0, named("a")), (1, CALL)], 1),
+    "neither has an id": ([(0, CALL), (1, CALL)], 1),
+    "three reports of one call": ([(0, CALL), (1, CALL), (2, named("a"))], 1),
+    "other names of the model": ([(0, CALL), (1, named("a", OTHER))], 1),
+    "two ids": ([(0, named("a")), (1, named("b"))], 2),
+    "other tokens": ([(0, MORE), (1, named("a"))], 2),
+    "one id above two calls alike: it is one of them": ([(0, named("a")), (1, CALL), (1, CALL)], 2),
+    "siblings": ([(0, STEP), (1, CALL), (1, named("a"))], 2),
+}
+
+
+@pytest.mark.parametrize(("levels", "expected"), ALONE.values(), ids=ALONE)
+@pytest.mark.parametrize("is_inner_first", [True, False])
+@pytest.mark.parametrize("times", [1, 2])
+def test_spans_of_one_line_are_one_call_in_requests_of_their_own(
+    levels: list[tuple[int, Json]], expected: int, is_inner_first: bool, times: int
+) -> None:
+    options = Options(owner="org_a")
+    spans = tree(*levels)
+    spans = spans[::-1] if is_inner_first else spans
+    found = [decoded(traces(one), options) for one in spans for _ in range(times)]
+    assert len({name for each in found for name in ids(each)}) == expected
+    assert len([each for each in found if each.records]) == expected * times
+
+
+def test_a_span_between_two_requests_carries_what_is_below_it() -> None:
+    options = Options(owner="org_a")
+    outer, step, inner = tree((0, CALL), (1, STEP), (2, named("a")))
+    assert len(decoded(traces(inner), options).records) == 1
+    assert decoded(traces(outer, step), options).records == []
 
 
 def test_what_another_organization_counted_is_not() -> None:
@@ -298,6 +333,37 @@ def langfuse(usage: Json, role: str = "generation", **values: Any) -> list[Event
             {"input": 5, "input_audio": 4, "output": 1, "output_audio_tokens": 1},
             {"input_tokens": 9, "input_audio_tokens": 4, "output_tokens": 2, "output_audio_tokens": 1},
         ),
+        # Both kinds of names, and spellings of other languages.
+        (
+            {"input": 2, "output": 2, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 3},
+            {"input_tokens": 9, "input_cached_tokens": 4, "input_cache_write_tokens": 3, "output_tokens": 2},
+        ),
+        (
+            {"input": 9, "output": 2, "cache_read_input_tokens": 4, "total": 11},
+            {"input_tokens": 9, "input_cached_tokens": 4, "output_tokens": 2},
+        ),
+        (
+            {"input": 2, "output": 2, "cache_read": 4, "cache_creation": 3},
+            {"input_tokens": 9, "input_cached_tokens": 4, "input_cache_write_tokens": 3, "output_tokens": 2},
+        ),
+        (
+            {"input": 2, "input_cache_creation_1h": 7, "output": 2},
+            {
+                "input_tokens": 9,
+                "input_cache_write_tokens": 7,
+                "input_cache_write_12h_tokens": 7,
+                "output_tokens": 2,
+            },
+        ),
+        ({"promptTokens": 9, "completionTokens": 2, "totalTokens": 11}, {"input_tokens": 9, "output_tokens": 2}),
+        ({"inputTokens": 9, "outputTokens": 2}, {"input_tokens": 9, "output_tokens": 2}),
+        ({"prompt_tokens": 9, "output": 2}, {"input_tokens": 9, "output_tokens": 2}),
+        ({"input": 9, "completion_tokens": 2, "total_tokens": 11}, {"input_tokens": 9, "output_tokens": 2}),
+        ({"input": 9, "output": 2, "output_tokens": 2}, {"input_tokens": 9, "output_tokens": 2}),
+        (
+            {"prompt_tokens": 9, "completion_tokens": 2, "cache_read_input_tokens": 4},
+            {"input_tokens": 9, "input_cached_tokens": 4, "output_tokens": 2},
+        ),
     ],
 )
 def test_a_generation_of_langfuse_is_counted(usage: Json, expected: Json) -> None:
@@ -311,6 +377,13 @@ def test_other_observations_of_langfuse() -> None:
     assert langfuse({"input": 9}, "embedding")[0]["kind"] == "embeddings"
     assert langfuse({"input": 9}, "agent")[0]["kind"] == "completions"
     assert langfuse({"input": 0}) == []
+
+
+@pytest.mark.parametrize("usage", [{"tokens_in": 9}, {"total": 9}, {"a": {"b": 1}}])
+@pytest.mark.parametrize("role", ["generation", "embedding", "agent"])
+def test_counts_of_langfuse_that_nobody_knows_are_rejected(usage: Json, role: str) -> None:
+    with pytest.raises(FaultyRecord, match=r"not known|integer"):
+        langfuse(usage, role)
 
 
 @pytest.mark.parametrize(

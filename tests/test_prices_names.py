@@ -128,6 +128,7 @@ UNPRICED = [
     # Places with other prices, which the list has not.
     "xx.anthropic.claude-sonnet-4-5-20250929-v1:0",
     "eu.amazon.nova-pro-v1:0",
+    "apac.amazon.nova-lite-v1:0",
     "global.amazon.nova-pro-v1:0",
     "us-gov.anthropic.claude-3-5-sonnet-20240620-v1:0",
     "bedrock/eu-central-1/amazon.nova-pro-v1:0",
@@ -161,6 +162,9 @@ def test_a_name_that_proves_nothing_has_no_price(book: PriceBook, model: str) ->
         ("openai/dall-e-3", "images", {"size": "1024x1024"}, "0.04"),
         ("openai/tts-1", "audio_speeches", {}, "15"),
         ("openai/text-embedding-3-small", "embeddings", {}, "0.02"),
+        ("embed-v4.0", "embeddings", {}, "0.12"),
+        ("cohere/embed-v4.0", "embeddings", {}, "0.12"),
+        ("embed-of-mine", "embeddings", {}, None),
         ("anthropic/whisper-1", "audio_transcriptions", {}, None),
     ],
 )

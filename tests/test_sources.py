@@ -412,6 +412,8 @@ LITELLM: dict[str, tuple[Any, list[Event]]] = {
     ),
     "from its own cache": (call(prompt_tokens=9, completion_tokens=3, cache_hit=True), []),
     "failed": (call(prompt_tokens=9, completion_tokens=0, status="failure"), []),
+    "a batch that was made": (call(call_type="acreate_batch", prompt_tokens=9, completion_tokens=3), []),
+    "a batch that was cancelled": (call(call_type="cancel_batch", prompt_tokens=9, completion_tokens=3), []),
     "nothing used": (call(call_type="afile_list", prompt_tokens=0, completion_tokens=0), []),
     "a type of call to come": (
         call(call_type="athink", prompt_tokens=1, completion_tokens=1),
@@ -522,6 +524,11 @@ def test_a_record_is_the_events_it_stands_for(source: str, record: Any, expected
         ("openai", response(), ("resp_1", T, "gpt-5")),
         ("anthropic", MESSAGE | usage(input_tokens=1, output_tokens=1), ("msg_1", None, "claude-sonnet-4-5")),
         ("litellm", call(prompt_tokens=1, completion_tokens=1), ("chatcmpl-1", T + 0.25, "gpt-4o")),
+        (
+            "litellm",
+            call(prompt_tokens=1, completion_tokens=1, endTime="2026-10-27T00:00:01.100000"),
+            ("chatcmpl-1", "2026-10-27T00:00:01.100000+00:00", "gpt-4o"),
+        ),
     ],
 )
 def test_identity_and_model_are_those_of_the_answer(source: str, record: Any, identity: tuple[Any, ...]) -> None:

@@ -145,8 +145,12 @@ def split(body: bytes) -> Iterator[bytes]:
         return
     lines = [line for line in body.splitlines() if line.strip()]
     if not any(isinstance(_generic(line), dict) for line in lines):
-        raise _not_json(_problem(body))
+        is_stream = lines[0].startswith((b"data:", b"event:")) if lines else False
+        raise _not_json(_STREAM if is_stream else _problem(body))
     yield from lines
+
+
+_STREAM: Final = "it is the text of a stream; of that, the JSON after `data:` counts, of the chunk that has the usage"
 
 
 def _split_array(body: bytes) -> list[bytes]:

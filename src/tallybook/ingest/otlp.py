@@ -24,7 +24,16 @@ from tallybook.sources.otlp import (
     read_spans,
     span_record,
 )
-from tallybook.sources.otlp_lines import SpanKey, key_of, note_above, note_alike, repeated, settled
+from tallybook.sources.otlp_lines import (
+    SpanKey,
+    carry_up,
+    counted_before,
+    key_of,
+    note_above,
+    note_alike,
+    repeated,
+    settled,
+)
 from tallybook.sources.otlp_metrics import group_events, grouped, is_read
 from tallybook.sources.otlp_wire import DELTA
 from tallybook.sources.record import Elsewhere, FaultyRecord, Options, Source, Unsure
@@ -239,6 +248,7 @@ def _add_spans(found: _Found, body: bytes, is_json: bool) -> None:
         else:
             found.ignored += 1
     calls = [(each.item, each.events[0]) for each in found.read[before:]]
+    carry_up(parents, found.options)
     verdicts = settled(calls, [(span, doubt) for _, span, doubt in unsure], parents, found.options)
     for (place, span, problem), verdict in zip(unsure, verdicts, strict=True):
         if verdict is None:
@@ -247,7 +257,7 @@ def _add_spans(found: _Found, body: bytes, is_json: bool) -> None:
             found.read.append(_Read(place, problem.events, span))
         else:
             found.ignored += 1
-    if twice := repeated(calls, parents):
+    if twice := repeated(calls, parents) | counted_before(calls, parents, found.options):
         kept = [each for each in found.read[before:] if key_of(each.item) not in twice]
         found.ignored += len(found.read) - before - len(kept)
         found.read[before:] = kept

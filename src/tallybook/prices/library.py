@@ -65,6 +65,8 @@ _BEGINNINGS: Final = {"anthropic": "claude", "google": "gemini", "x-ai": "grok"}
 """How the names begin of providers whose names the library finds within others."""
 _OPEN_WEIGHTS: Final = re.compile(r"gpt-oss|deepseek-(r1|v[23]|coder|ocr|vl|.*distill)")
 """Models the library has at the provider that published their weights, which does not sell them by these names."""
+_OWN_BESIDES: Final = {"cohere": re.compile(r"embed-.+")}
+"""Names that are a provider's own which the library finds only if it is given the provider."""
 _AZURE_MADE_BY: Final = ("anthropic", "openai")
 """Whose models cost the same at Azure as they do by themselves."""
 _FOUND_MAX: Final = 20_000
@@ -134,7 +136,9 @@ class Library:
         if _OPEN_WEIGHTS.match(name):
             return None
         for provider in self._snapshot.providers:
-            if provider.model_match is not None and provider.model_match.is_match(name):
+            besides = _OWN_BESIDES.get(provider.id)
+            is_own = provider.model_match is not None and provider.model_match.is_match(name)
+            if is_own or (besides and besides.fullmatch(name)):
                 model = provider.find_model(name, all_providers=self._snapshot.providers)
                 return (provider, model) if model and name.startswith(_BEGINNINGS.get(provider.id, "")) else None
         return None

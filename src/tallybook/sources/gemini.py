@@ -237,12 +237,16 @@ def _interaction(values: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _is_unfinished(answer: Mapping[str, Any]) -> bool:
-    """Return whether an answer is a chunk that others follow: its candidates are there, and none has ended."""
+    """Return whether an answer is a chunk that others follow: its candidates are there, and none has ended.
+
+    One without content that says what was searched is no chunk: somebody cut an answer down to what is counted.
+    """
     candidates = answer.get("candidates")
     if not isinstance(candidates, list) or not candidates:
         return False
+    found = [_camel(each) for each in candidates if isinstance(each, dict)]
     return not any(
-        isinstance(each, dict) and (each.get("finishReason") or each.get("finish_reason")) for each in candidates
+        each.get("finishReason") or ("content" not in each and "groundingMetadata" in each) for each in found
     )
 
 

@@ -30,6 +30,8 @@ _KINDS: Final = {
 completion, whatever it will be called."""
 _SOURCES: Final = {"image_edit": "image.edit", "image_variation": "image.variation"}
 _BATCH: Final = "retrieve_batch"
+_REPEATS: Final = ("create_batch", "cancel_batch", "list_batches")
+"""Calls whose answer is a batch as it is: what it used is counted when it has ended and is looked at."""
 _BATCH_ENDS: Final = ("completed_at", "expired_at", "cancelled_at", "failed_at")
 _REDACTED: Final = "redacted-by-litellm"
 """What stands for a message where LiteLLM is told not to log them."""
@@ -67,7 +69,7 @@ def events(record: Any, options: Options = NO_OPTIONS) -> list[Event]:
     name = (call.text("call_type") or "").lstrip("_")
     if name not in _KINDS and name[:1] == "a" and name != "anthropic_messages":
         name = name[1:]
-    if name == _BATCH and not any(end in call.fields("response") for end in _BATCH_ENDS):
+    if name in _REPEATS or (name == _BATCH and not any(end in call.fields("response") for end in _BATCH_ENDS)):
         return []  # goes on
     usage = watched(_usage(call))
     common = _common(call, name)
@@ -126,7 +128,7 @@ def _from_spend_log(row: Event) -> Event:
         **counts,
         "id": row["request_id"],
         "status": row.get("status") or metadata.get("status") or "success",
-        "endTime": _instant(row.get("endTime")),
+        "endTime": row.get("endTime"),
         "cache_hit": str(row.get("cache_hit")).lower() == "true",
         "response_cost": row["spend"],
         "response": _object(row.get("response")),
@@ -146,7 +148,7 @@ def _object(value: Any) -> Event:
 
 
 def _instant(value: Any) -> Any:
-    """Return an instant as events have it; the database writes UTC without saying so."""
+    """Return an instant as events have it; the database, and who makes text of an instant, write UTC without saying."""
     if not isinstance(value, str):
         return value
     try:
@@ -161,7 +163,7 @@ def _common(call: Fields, name: str) -> Event:
     tier = call.fields("cost_breakdown").text("service_tier") or call.fields("response").text("service_tier")
     common: Event = {
         "id": call.identity("id", "litellm_call_id"),
-        "timestamp": call.any("endTime", "startTime"),
+        "timestamp": _instant(call.any("endTime", "startTime")),
         "project_id": metadata.text("user_api_key_project_id", "user_api_key_team_id"),
         "user_id": metadata.text("user_api_key_user_id") or call.text("end_user"),
         "api_key_id": metadata.text("user_api_key_hash"),

@@ -123,18 +123,64 @@ def settled(
     return found
 
 
-def note_above(calls: Sequence[Call], parents: Parents, roots: Collection[SpanKey], options: Options) -> None:
-    """Note the spans above calls that are still to come: exporters send a span when it ends, the inner one first."""
+def carry_up(parents: Parents, options: Options) -> None:
+    """Note what earlier requests counted below the spans of a body with those above them, too."""
     owner = options.owner
-    if not owner:
-        return
-    for key, parent in parents.items():
-        if (owner, key) in options.above:
-            options.above.note((owner, (key[0], parent)))
-    for span, _ in calls:
+    for key in parents if owner else ():
+        if (noted := options.above.get((owner, key))) is not None:
+            for above in _above(key, parents):
+                _note_below((owner, above), noted, options)
+
+
+def counted_before(calls: Sequence[Call], parents: Parents, options: Options) -> set[SpanKey]:
+    """Return which calls an earlier request counted: by the rules of `repeated`, of which one span came alone.
+
+    What was counted stands, even where the other would have been chosen: to count both is worse.
+    """
+    owner = options.owner
+    found: set[SpanKey] = set()
+    for span, event in calls if owner else ():
+        if "input_tokens" not in event:
+            continue
+        key, usage, is_named = key_of(span), hash(_used(span, event)), bool(span.attributes.get(RESPONSE_ID))
+        below = options.above.get((owner, key), ())
+        if (usage, False) in below or (not is_named and ((usage, True) in below or (below and _is_of_adk(span)))):
+            found.add(key)
+            continue
+        for above in _above(key, parents):
+            used, was_named, taker = options.above.get((owner, above, _COUNTED), _NOTHING)
+            if used == usage and not (is_named and was_named) and taker in (None, hash(key)):
+                options.above.put((owner, above, _COUNTED), (used, was_named, hash(key)))
+                options.above.note((owner, key, _COUNTED), (used, was_named, None))  # for what is below this one
+                found.add(key)
+                break
+    return found
+
+
+_COUNTED: Final = "counted"
+_NOTHING: Final = (None, False, None)
+"""What is noted of a span that was counted: its usage, whether it has a response id, and the span below that it is."""
+_BELOW_MAX: Final = 4
+"""So many calls are noted for a span above them."""
+
+
+def note_above(calls: Sequence[Call], parents: Parents, roots: Collection[SpanKey], options: Options) -> None:
+    """Note calls, and the spans above them that are still to come: exporters send a span when it ends."""
+    owner = options.owner
+    for span, event in calls if owner else ():
         *_, top = (key_of(span), *_above(key_of(span), parents))
+        usage = hash(_used(span, event)) if "input_tokens" in event else None
+        is_named = bool(span.attributes.get(RESPONSE_ID))
+        if usage is not None:
+            options.above.note((owner, key_of(span), _COUNTED), (usage, is_named, None))
         if top not in roots:
-            options.above.note((owner, top))
+            _note_below((owner, top), ((usage, is_named),), options)
+
+
+def _note_below(name: tuple[str, SpanKey], more: tuple[tuple[int | None, bool], ...], options: Options) -> None:
+    noted = options.above.get(name, ())
+    if new := [each for each in more if each not in noted]:
+        options.above.put(name, (*noted, *new)[:_BELOW_MAX])
 
 
 def note_alike(calls: Sequence[Call], options: Options) -> None:

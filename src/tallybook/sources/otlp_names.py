@@ -102,7 +102,7 @@ def is_irrelevant(name: str) -> bool:
 
 
 OBJECTS: Final = frozenset(
-    {"ai.response.providerMetadata", "gen_ai.usage.raw", "mlflow.chat.tokenUsage"}
+    {"ai.response.providerMetadata", "gen_ai.usage.raw", "mlflow.chat.tokenUsage", "lk.llm_metrics"}
     | {"langfuse.observation.usage_details", "langfuse.observation.cost_details"}
 )
 """Attributes that hold an object as JSON, of which only what was used matters: others put queries into it."""

@@ -9,7 +9,7 @@ import re
 from typing import Any, Final
 
 from tallybook.event import TEXT_MAX, shorten
-from tallybook.sources import langfuse, mlflow, otlp_agents
+from tallybook.sources import langfuse, livekit, mlflow, otlp_agents
 from tallybook.sources.otlp import NotOtlp, Span, spans_of
 from tallybook.sources.otlp_lines import key_of, settled
 from tallybook.sources.otlp_names import RESPONSE_ID, TOTALS, Names
@@ -23,7 +23,7 @@ from tallybook.sources.otlp_tokens import (
     RAW,
     TOKEN_NAMES,
     counts_of,
-    raw_fields,
+    raw_events,
     token_fields,
 )
 from tallybook.sources.otlp_wire import Attributes, Plain
@@ -36,9 +36,11 @@ from tallybook.sources.record import (
     Options,
     Unsure,
     call_id,
+    charged,
     cost,
     made,
 )
+from tallybook.sources.usage_objects import priced_by
 
 _OPERATION: Final = "gen_ai.operation.name"
 _REQUEST_TYPE: Final = "llm.request.type"
@@ -57,6 +59,11 @@ _TIERS: Final = (
     "openai.request.service_tier",
     "gen_ai.openai.request.service_tier",
 )
+_ANTHROPIC: Final = "anthropic.usage"
+"""Before the fields of Anthropic's usage object that its SDK, and others, write as attributes of their own."""
+_DEPENDS: Final = ("speed", "service_tier", "inference_geo")
+_COMPACTION: Final = ("compaction.input_tokens", "compaction.output_tokens")
+"""Sums of the requests that made a conversation shorter, which no other count includes."""
 _COSTS: Final = (
     *("llm.cost.total", "gen_ai.usage.cost", "gen_ai.usage.cost.amount", "gen_ai.cost.total_cost"),
     "operation.cost",
@@ -78,7 +85,8 @@ _READ: Final = TOKEN_NAMES | {
     *EVIDENCE,
     *(_OPERATION, _REQUEST_TYPE, _ROLE, _STEP, RESPONSE_ID, _REQUEST_ID, _CHOICES, _TOOL, _TOOL_TYPE),
     *(*_ABOVE_CALLS, *MODELS, *MAKERS, *_TIERS, *_COSTS, *_COST_PARTS, _CURRENCY),
-    *(*otlp_agents.NAMES, *langfuse.NAMES, *mlflow.NAMES, _GENKIT),
+    *(*otlp_agents.NAMES, *langfuse.NAMES, *mlflow.NAMES, livekit.METRICS, _GENKIT),
+    *(f"{_ANTHROPIC}.{name}" for name in (*_DEPENDS, *_COMPACTION)),
 }
 _ID: Final = re.compile(r"(?=.*[1-9a-f])[0-9a-f]{16,32}")
 _MODELS: Final = (*MODELS, langfuse.MODEL)
@@ -130,6 +138,8 @@ def span_events(span: Span, options: Options) -> list[Event]:
     """Return the events of one span, as `events` does; raises `Unsure` where other spans decide."""
     if mlflow.TYPE in span.attributes:
         span = span._replace(attributes=mlflow.translated(span.attributes))
+    elif livekit.METRICS in span.attributes and TOKEN_NAMES.isdisjoint(span.attributes):
+        span = span._replace(attributes=livekit.translated(span.attributes))
     found = span.attributes
     if not found and not span.others:
         return []
@@ -140,33 +150,46 @@ def span_events(span: Span, options: Options) -> list[Event]:
     if found.get(_OPERATION) == "execute_tool":
         return _tool_events(span, options)
     kind = _kind(span)
-    event = kind and _call(span, kind, options)
-    if event:
+    events = _call(span, kind, options) if kind else []
+    if events:
         if _ROLE in found and str(found[_ROLE]).upper() in _TOTALS:
-            raise Unsure(_ROLE, found[_ROLE], "it repeats what the calls below it used", [event])
-        return [event]
+            raise Unsure(_ROLE, found[_ROLE], "it repeats what the calls below it used", events)
+        return events
     if kind and not span.is_error:
         _refuse_empty(span, kind)
     return []
 
 
-def _call(span: Span, kind: str, options: Options) -> Event | None:
-    """Return the event of a call by the names that all conventions share; None if it has no tokens."""
+def _call(span: Span, kind: str, options: Options) -> list[Event]:
+    """Return the events of a call by the names that all conventions share; none if it has no tokens."""
     found = span.attributes
     counts = counts_of(found)
-    raw = raw_fields(found, options) if RAW in found else None
-    tokens = raw or token_fields(counts, found, span.scope)
-    if kind == EMBEDDINGS:
-        tokens = {"input_tokens": tokens["input_tokens"] or counts.get("total")}
-    if not tokens["input_tokens"] and not tokens.get("output_tokens"):
-        return None
+    common = _common(span, options)
+    events = raw_events(kind, common, counts, found, options) if RAW in found else []
+    if not events:
+        tokens = token_fields(counts, found, span.scope)
+        if kind == EMBEDDINGS:
+            tokens = {"input_tokens": tokens["input_tokens"] or counts.get("total")}
+        if tokens["input_tokens"] or tokens.get("output_tokens"):
+            events = [{"kind": kind, **common, **tokens}]
+        events += _compaction(span, common)
+    if not events:
+        return []
     if span.others:
         otlp_agents.note_others(span.others, (), options)
-    event = {"kind": kind, **_common(span, options), **tokens}
-    is_billed = event["service_tier"] != otlp_agents.SUBSCRIPTION
-    if options.takes_costs and is_billed and (reported := _cost(found)):
-        event["cost"] = reported
-    return event
+    is_billed = common["service_tier"] != otlp_agents.SUBSCRIPTION
+    reported = _cost(found) if options.takes_costs and is_billed else None
+    return charged(events, reported)
+
+
+def _compaction(span: Span, common: Event) -> list[Event]:
+    """Return the event of what was used to make a conversation shorter, which is a request of its own."""
+    of_anthropic = Fields({name: span.attributes.get(f"{_ANTHROPIC}.{name}") for name in _COMPACTION}, _ANTHROPIC)
+    total_in, total_out = (of_anthropic.count(name) for name in _COMPACTION)
+    if not total_in and not total_out:
+        return []
+    own = common | {"id": call_id(f"{common['id']}#compaction-1")}
+    return [made(COMPLETIONS, own, input_tokens=total_in, output_tokens=total_out)]
 
 
 def _refuse_empty(span: Span, kind: str) -> None:
@@ -219,6 +242,14 @@ def _langfuse_events(span: Span, options: Options) -> list[Event]:
     kind = langfuse.KINDS.get(role.lower())
     tokens = langfuse.token_fields(span.attributes, options)
     if not tokens.get("input_tokens") and not tokens.get("output_tokens"):
+        is_call = kind is not None or any(name in span.attributes for name in _MODELS)
+        if is_call and (unknown := langfuse.uncounted(span.attributes)):
+            raise Unsure(
+                langfuse.USAGE,
+                unknown,
+                f"{langfuse.USAGE} has counts under names that are not known, such as {shorten(unknown)}; input, "
+                "output and input_cached_tokens are counted, and the names of OpenAI's and Anthropic's usage objects",
+            )
         return []
     if kind == EMBEDDINGS:
         tokens = {"input_tokens": tokens["input_tokens"] or tokens.get("output_tokens")}
@@ -358,11 +389,14 @@ def _common(span: Span, options: Options) -> Event:
     tier = fields.text(*_TIERS)
     if otlp_agents.TIER in span.resource or "auth_mode" in span.attributes or "auth_type" in span.attributes:
         tier = otlp_agents.tier_of(span.attributes, span.resource, tier)
+    priced = priced_by(Fields({name: span.attributes.get(f"{_ANTHROPIC}.{name}") for name in _DEPENDS}, _ANTHROPIC))
     return {
         "id": _identity(span),
         "timestamp": _end_ns(span) // 1_000_000 / 1000,
         "model": fields.text(*_MODELS) or Fields(span.resource).text(*MODELS),  # vLLM does not name it
-        "service_tier": None if tier == "auto" else tier,  # as asked for; nobody said what it came to
+        # "auto" is what was asked for; nobody said what it came to
+        "service_tier": (None if tier == "auto" else tier) or priced["service_tier"],
+        **{name: priced[name] for name in ("inference_geo", "batch") if priced[name]},
         **who(span.attributes, span.resource, options),
     }
 

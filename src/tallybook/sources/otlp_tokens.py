@@ -21,8 +21,7 @@ from tallybook.sources.conventions import (
 )
 from tallybook.sources.otlp_wire import Attributes
 from tallybook.sources.record import Event, FaultyRecord, Fields, Options
-from tallybook.sources.usage_objects import OPENAI, dialect_of, priced_by, report_unread, watched
-from tallybook.sources.usage_objects import counts_of as usage_counts_of
+from tallybook.sources.usage_objects import OPENAI, dialect_of, report_unread, token_events, watched
 
 COMPLETIONS: Final = "completions"
 EMBEDDINGS: Final = "embeddings"
@@ -210,26 +209,36 @@ def token_fields(counts: Counts, attributes: Attributes, scope: str = "") -> Eve
     return event_fields(counts)
 
 
-def raw_fields(attributes: Attributes, options: Options) -> Event | None:
-    """Return what the usage object of an answer says that a span has whole: counts, and what the price depends on.
+def raw_events(kind: str, common: Event, counts: Counts, attributes: Attributes, options: Options) -> list[Event]:
+    """Return the events of the usage object of an answer that a span has whole.
 
-    None if there is none, or none that has counts.
+    Args:
+        kind: what they are counted as.
+        common: what they have in common; what it lacks of tier and place is taken from the object.
+        counts: what the other attributes say, for counts that the object does not have.
+        attributes: the span's.
+        options: where fields that nobody reads are counted.
+
+    Returns:
+        None of them if there is no object, or none that has counts, or one whose counts are wrong.
     """
     text = attributes.get(RAW)
     if not isinstance(text, str) or len(text) > _RAW_MAX:
-        return None
+        return []
     try:
         usage = watched(Fields(msgspec.json.decode(text, type=dict[str, Any]), "usage"))
-    except (msgspec.DecodeError, RecursionError):
-        return None
-    dialect = dialect_of(usage, OPENAI)
-    maker, model = (Fields(attributes).any(*names) for names in (MAKERS, MODELS))
-    fields = event_fields(usage_counts_of(usage, dialect, str(model or ""), str(maker or "")))
-    if not fields["input_tokens"] and not fields["output_tokens"]:
-        return None
-    fields |= {name: value for name, value in priced_by(usage).items() if value is not None}
+        dialect = dialect_of(usage, OPENAI)
+        told = dialect.counts(usage)
+        if not any(told.get(name) for name in ("input", "output")):
+            return []
+        # Not the total: that of the attributes may be of other parts.
+        lacking = {name: count for name, count in counts.items() if name not in told and name != "total"}
+        maker = Fields(attributes).any(*MAKERS)
+        found = token_events(kind, common, usage, dialect, maker=str(maker or ""), lacking=lacking)
+    except (msgspec.DecodeError, RecursionError, FaultyRecord):
+        return []
     report_unread(usage, dialect, options)
-    return fields
+    return found
 
 
 def _check_whole(counts: Counts, parts: tuple[str, ...], whole: str) -> None:

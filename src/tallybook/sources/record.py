@@ -47,7 +47,7 @@ class Elsewhere(FaultyRecord):
 
 
 class Latest:
-    """What was noted lately, by key; the first value stands. The oldest are forgotten. Threads may share it."""
+    """What was noted lately, by key. The oldest are forgotten. Threads may share it."""
 
     __slots__ = ("_lock", "_values")
 
@@ -58,13 +58,26 @@ class Latest:
     def __contains__(self, key: Hashable) -> bool:
         return hash(key) in self._values
 
+    def get(self, key: Hashable, default: Any = None) -> Any:
+        """Return the value that was noted last."""
+        return self._values.get(hash(key), default)
+
     def note(self, key: Hashable, value: Hashable = None) -> Hashable:
-        """Return the value that was noted first."""
+        """Return the value that was noted first, which stands."""
         with self._lock:
             found = self._values.setdefault(hash(key), value)
-            if len(self._values) > _LATEST_MAX:
-                del self._values[next(iter(self._values))]
+            self._forget()
             return found
+
+    def put(self, key: Hashable, value: Hashable) -> None:
+        """Note a value in place of the one that is there."""
+        with self._lock:
+            self._values[hash(key)] = value
+            self._forget()
+
+    def _forget(self) -> None:
+        if len(self._values) > _LATEST_MAX:
+            del self._values[next(iter(self._values))]
 
 
 _LATEST_MAX: Final = 32 * 1024
@@ -83,8 +96,8 @@ class Options:
             reads records adds to it, and whoever asked for them reports it.
         alike: counts pairs of reports that look like one call although no id proves it, by the two instrumentations
             they are from, "a | b", likewise.
-        above: spans above calls that were counted in the latest requests, so that a total or an empty span that comes
-            later is known to repeat one. Shared by all requests, and so is the next.
+        above: spans of calls that were counted in the latest requests, and those above them, with what was used, so
+            that one that comes later is known to repeat it. Shared by all requests, and so is the next.
         sessions: the signal that each of the latest sessions of a coding agent came by first.
         owner: the organization whose records are read; nothing is noted for later requests where it is not known.
     """
