@@ -725,6 +725,12 @@ def test_a_model_whose_counts_are_in_its_answer_only_is_rejected_with_the_reason
     assert b"secret" not in bad.raw
 
 
+def test_thoughts_of_the_adk_are_added_where_they_prove_to_be_apart() -> None:
+    values = ADK | USAGE | {"gen_ai.usage.experimental.reasoning_tokens": 30}
+    (record,) = decoded(traces(span(values)), is_json=True).records
+    assert record.measures[record.kind.measures.index("output_tokens")] == 32
+
+
 def test_of_objects_that_spans_hold_only_what_was_used_is_kept() -> None:
     metadata = '{"google": {"groundingMetadata": {"webSearchQueries": ["my illness"]}, "usage": {"tier": "standard"}}}'
     values = VERCEL | {"ai.usage.inputTokens": "-1", "ai.response.providerMetadata": metadata}

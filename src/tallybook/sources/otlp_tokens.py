@@ -104,6 +104,7 @@ _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "reasoning": (
         "gen_ai.usage.reasoning.output_tokens",
         "gen_ai.usage.reasoning_tokens",
+        "gen_ai.usage.experimental.reasoning_tokens",
         "gen_ai.usage.details.reasoning_tokens",
         "llm.usage.reasoning_tokens",
         "llm.token_count.completion_details.reasoning",
