@@ -622,10 +622,19 @@ def test_the_id_of_an_answer_that_a_span_has_whole_is_taken_and_nothing_else_of_
 def test_of_two_spans_of_one_response_in_a_line_the_inner_one_stands_unless_the_outer_one_says_more() -> None:
     stream = CHAT | ANSWERED | tokens(input=9, output=3)  # its first token counted twice
     assert decoded(nested(stream, CHAT | ANSWERED | USAGE), is_json=True).indexes == [1]
-    assert decoded(nested(stream | tokens(cache_read__input=4), CHAT | ANSWERED | USAGE), is_json=True).indexes == [
-        0,
-        1,
-    ]
+    assert decoded(nested(stream | tokens(cache_read__input=4), CHAT | ANSWERED | USAGE), is_json=True).indexes == [0]
+
+
+def test_of_two_spans_of_one_response_the_poorer_one_says_who_made_the_call() -> None:
+    framework = span(CHAT | ANSWERED | USAGE | {"user.id": "ann"}, traceId="1" * 32)
+    client = span(CHAT | ANSWERED | USAGE | tokens(cache_read__input=0), spanId="2" * 16)
+    (record,) = decoded(traces(framework, client), is_json=True).records
+    assert (record.dimensions[1], record.measures[0]) == ("ann", 9)
+
+
+def test_spans_of_one_response_that_are_above_each_other_are_one_call() -> None:
+    ones = [span(CHAT | ANSWERED | USAGE, spanId=f"{at:016x}", parentSpanId=f"{3 - at:016x}") for at in (1, 2)]
+    assert len(decoded(traces(*ones), is_json=True).records) == 1
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ class Sender:
         loses: by field of the usage API, why it is 0 though the provider counted something.
         passes_over: by call, why it is not counted at all.
         renames: what of a model's name is not reported, as a pattern.
+        doubles: why every call counts twice: two reports of it have no id in common. They are noticed as alike.
         advice: what to set or to switch off.
         settings: variables of its environment.
         is_core: whether `make test` runs it; `make senders` runs all.
@@ -50,6 +51,7 @@ class Sender:
     passes_over: Mapping[str, str] = field(default_factory=dict)
     renames: str = ""
     renames_why: str = ""
+    doubles: str = ""
     advice: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     is_core: bool = False
@@ -64,7 +66,7 @@ class Sender:
         passed_over = {BY_NAME[name].model for name in self.passes_over}
         return {
             re.sub(self.renames, "", model): {
-                name: 0 if name in self.loses else count for name, count in counts.items()
+                name: 0 if name in self.loses else count * (2 if self.doubles else 1) for name, count in counts.items()
             }
             for model, counts in reported.items()
             if model not in passed_over
@@ -78,6 +80,8 @@ class Sender:
     @property
     def verdict(self) -> str:
         """`exact`, or what upstream loses."""
+        if self.doubles:
+            return f"twice: {self.doubles}"
         lost = {
             **{f"`{name}`": why for name, why in self.loses.items()},
             **{f"calls of `{name}`": why for name, why in self.passes_over.items()},
@@ -274,7 +278,9 @@ SENDERS = {
     "openinference-langchain + openinference-openai": Sender(
         "OpenInference on LangChain and on OpenAI's SDK",
         ("openinference-instrumentation-langchain", "openinference-instrumentation-openai"),
-        "langchain", ("openinference-langchain", "openinference-openai"), MODELS, advice=STREAM_USAGE,
+        "langchain", ("openinference-langchain", "openinference-openai"), MODELS,
+        doubles="the spans of LangChain do not have the response's id, and are not above those of the client",
+        advice="switch off one of the two",
     ),
     # LiteLLM's proxy
     "litellm-proxy": Sender(

@@ -10,9 +10,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Final
 
+from tallybook.kinds import TOKEN_MEASURES
 from tallybook.sources.otlp import Span
 from tallybook.sources.otlp_names import RESPONSE_ID
-from tallybook.sources.record import Event, Options, Unsure
+from tallybook.sources.record import WHO, Event, Options, Unsure, is_unique_id
 
 _OPERATION: Final = "gen_ai.operation.name"
 _LEVELS_MAX: Final = 32
@@ -45,7 +46,7 @@ def repeated(calls: Sequence[Call], parents: Parents) -> set[SpanKey]:
     that has none. That of Google's ADK does not need the same tokens: it may leave out thoughts.
     """
     nameless = {key_of(span) for span, _ in calls if not span.attributes.get(RESPONSE_ID)}
-    found = _outer(calls, parents)
+    found = _poorer(calls, parents)
     if not nameless:
         return found
     used = {key_of(span): _used(span, event) for span, event in calls if "input_tokens" in event}
@@ -68,24 +69,39 @@ def repeated(calls: Sequence[Call], parents: Parents) -> set[SpanKey]:
     return found
 
 
-def _outer(calls: Sequence[Call], parents: Parents) -> set[SpanKey]:
-    """Return spans above another of the same response that names as many parts: what is nearer to the provider stands.
+def _poorer(calls: Sequence[Call], parents: Parents) -> set[SpanKey]:
+    """Return spans of a response that another span of it makes needless: it names more counts, or as many further in.
 
     An instrumentation may count a little differently from the client inside it, such as the first token of a stream
-    twice, and the store, which knows no parents, would take the larger for the richer.
+    twice, and the store, which knows neither parents nor counts that are 0, would take the larger for the richer. Who
+    made the call is taken from the others where the span that stands does not say it.
     """
-    parts: defaultdict[object, dict[SpanKey, int]] = defaultdict(dict)
+    named: defaultdict[str, dict[SpanKey, Event]] = defaultdict(dict)
     for span, event in calls:
-        if name := span.attributes.get(RESPONSE_ID):
-            parts[span.trace_id, name][key_of(span)] = sum(map(bool, event.values()))
-    return {
-        above
-        for of_response in parts.values()
-        if len(of_response) > 1
-        for key, count in of_response.items()
-        for above in _above(key, parents)
-        if of_response.get(above, count + 1) <= count
-    }
+        name = span.attributes.get(RESPONSE_ID)
+        if isinstance(name, str) and name:
+            named[name][key_of(span)] = event
+    found: set[SpanKey] = set()
+    for name, events in named.items():
+        if len(events) < 2:
+            continue
+        counts = {key: sum(event.get(each) is not None for each in TOKEN_MEASURES) for key, event in events.items()}
+        poorer = {
+            above
+            for key, count in counts.items()
+            for above in _above(key, parents)
+            if counts.get(above, count + 1) <= count
+        }
+        if any(is_unique_id(name, event.get("model")) for event in events.values()):
+            most = max(counts.values())
+            poorer.update(key for key, count in counts.items() if count < most)
+        standing = [key for key in events if key not in poorer] or list(events)[:1]  # parents may go round in a circle
+        for field in WHO:
+            who = next((event[field] for event in events.values() if event.get(field) is not None), None)
+            if who is not None and events[standing[0]].get(field) is None:
+                events[standing[0]][field] = who
+        found |= poorer - {standing[0]}
+    return found
 
 
 def settled(
