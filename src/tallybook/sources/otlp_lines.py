@@ -76,9 +76,11 @@ def _poorer(calls: Sequence[Call], parents: Parents) -> set[SpanKey]:
     twice, and the store, which knows neither parents nor counts that are 0, would take the larger for the richer. Who
     made the call is taken from the others where the span that stands does not say it.
     """
+    names = [span.attributes.get(RESPONSE_ID) for span, _ in calls]
+    if len(set(names)) == len(names):
+        return set()
     named: defaultdict[str, dict[SpanKey, Event]] = defaultdict(dict)
-    for span, event in calls:
-        name = span.attributes.get(RESPONSE_ID)
+    for (span, event), name in zip(calls, names, strict=True):
         if isinstance(name, str) and name:
             named[name][key_of(span)] = event
     found: set[SpanKey] = set()

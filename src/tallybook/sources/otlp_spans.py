@@ -62,7 +62,9 @@ _TIERS: Final = (
 _ANTHROPIC: Final = "anthropic.usage"
 """Before the fields of Anthropic's usage object that its SDK, and others, write as attributes of their own."""
 _DEPENDS: Final = ("speed", "service_tier", "inference_geo")
+_DEPENDS_NAMES: Final = tuple(f"{_ANTHROPIC}.{name}" for name in _DEPENDS)
 _COMPACTION: Final = ("compaction.input_tokens", "compaction.output_tokens")
+_COMPACTION_NAMES: Final = tuple(f"{_ANTHROPIC}.{name}" for name in _COMPACTION)
 """Sums of the requests that made a conversation shorter, which no other count includes."""
 _COSTS: Final = (
     *("llm.cost.total", "gen_ai.usage.cost", "gen_ai.usage.cost.amount", "gen_ai.cost.total_cost"),
@@ -86,7 +88,7 @@ _READ: Final = TOKEN_NAMES | {
     *(_OPERATION, _REQUEST_TYPE, _ROLE, _STEP, RESPONSE_ID, _REQUEST_ID, _CHOICES, _TOOL, _TOOL_TYPE),
     *(*_ABOVE_CALLS, *MODELS, *MAKERS, *_TIERS, *_COSTS, *_COST_PARTS, _CURRENCY),
     *(*otlp_agents.NAMES, *langfuse.NAMES, *mlflow.NAMES, livekit.METRICS, _GENKIT),
-    *(f"{_ANTHROPIC}.{name}" for name in (*_DEPENDS, *_COMPACTION)),
+    *(*_DEPENDS_NAMES, *_COMPACTION_NAMES),
 }
 _ID: Final = re.compile(r"(?=.*[1-9a-f])[0-9a-f]{16,32}")
 _MODELS: Final = (*MODELS, langfuse.MODEL)
@@ -164,6 +166,9 @@ def _call(span: Span, kind: str, options: Options) -> list[Event]:
     """Return the events of a call by the names that all conventions share; none if it has no tokens."""
     found = span.attributes
     counts = counts_of(found)
+    has_compaction = any(name in found for name in _COMPACTION_NAMES)
+    if not counts and RAW not in found and not has_compaction:
+        return []
     common = _common(span, options)
     events = raw_events(kind, common, counts, found, options) if RAW in found else []
     if not events:
@@ -172,7 +177,8 @@ def _call(span: Span, kind: str, options: Options) -> list[Event]:
             tokens = {"input_tokens": tokens["input_tokens"] or counts.get("total")}
         if tokens["input_tokens"] or tokens.get("output_tokens"):
             events = [{"kind": kind, **common, **tokens}]
-        events += _compaction(span, common)
+        if has_compaction:
+            events += _compaction(span, common)
     if not events:
         return []
     if span.others:
@@ -389,16 +395,19 @@ def _common(span: Span, options: Options) -> Event:
     tier = fields.text(*_TIERS)
     if otlp_agents.TIER in span.resource or "auth_mode" in span.attributes or "auth_type" in span.attributes:
         tier = otlp_agents.tier_of(span.attributes, span.resource, tier)
-    priced = priced_by(Fields({name: span.attributes.get(f"{_ANTHROPIC}.{name}") for name in _DEPENDS}, _ANTHROPIC))
-    return {
+    common: Event = {
         "id": _identity(span),
         "timestamp": _end_ns(span) // 1_000_000 / 1000,
         "model": fields.text(*_MODELS) or Fields(span.resource).text(*MODELS),  # vLLM does not name it
-        # "auto" is what was asked for; nobody said what it came to
-        "service_tier": (None if tier == "auto" else tier) or priced["service_tier"],
-        **{name: priced[name] for name in ("inference_geo", "batch") if priced[name]},
+        "service_tier": None if tier == "auto" else tier,  # as asked for; nobody said what it came to
         **who(span.attributes, span.resource, options),
     }
+    if any(name in span.attributes for name in _DEPENDS_NAMES):
+        told = Fields({name: span.attributes.get(f"{_ANTHROPIC}.{name}") for name in _DEPENDS}, _ANTHROPIC)
+        priced = priced_by(told)
+        common["service_tier"] = common["service_tier"] or priced["service_tier"]
+        common |= {name: priced[name] for name in ("inference_geo", "batch") if priced[name]}
+    return common
 
 
 def who(attributes: Attributes, resource: Attributes, options: Options) -> Event:
