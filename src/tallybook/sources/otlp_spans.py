@@ -138,21 +138,22 @@ def events(record: Any, options: Options = NO_OPTIONS) -> list[Event]:
 
 def span_events(span: Span, options: Options) -> list[Event]:
     """Return the events of one span, as `events` does; raises `Unsure` where other spans decide."""
-    if mlflow.TYPE in span.attributes:
-        span = span._replace(attributes=mlflow.translated(span.attributes))
-    elif livekit.METRICS in span.attributes and TOKEN_NAMES.isdisjoint(span.attributes):
-        span = span._replace(attributes=livekit.translated(span.attributes))
+    is_usual = _UNUSUAL.isdisjoint(span.attributes)
+    if not is_usual:
+        span = _translated(span)
     found = span.attributes
     if not found and not span.others:
         return []
-    if span.name == otlp_agents.CLAUDE_SPAN or (found.get("span.type") == "llm_request" and span.others):
+    if span.name == otlp_agents.CLAUDE_SPAN or (
+        not is_usual and found.get("span.type") == "llm_request" and span.others
+    ):
         return _claude_events(span, options)
-    if langfuse.TYPE in found and langfuse.USAGE in found:
+    if not is_usual and langfuse.TYPE in found and langfuse.USAGE in found:
         return _langfuse_events(span, options)
     if found.get(_OPERATION) == "execute_tool":
         return _tool_events(span, options)
     kind = _kind(span)
-    events = _call(span, kind, options) if kind else []
+    events = _call(span, kind, options, is_usual=is_usual) if kind else []
     if events:
         if _ROLE in found and str(found[_ROLE]).upper() in _TOTALS:
             raise Unsure(_ROLE, found[_ROLE], "it repeats what the calls below it used", events)
@@ -162,14 +163,31 @@ def span_events(span: Span, options: Options) -> list[Event]:
     return []
 
 
-def _call(span: Span, kind: str, options: Options) -> list[Event]:
+_UNUSUAL: Final = frozenset(
+    {mlflow.TYPE, livekit.METRICS, langfuse.TYPE, "span.type", _GENKIT, RAW, "auth_mode", "auth_type"}
+    | {*_DEPENDS_NAMES, *_COMPACTION_NAMES}
+)
+"""Attributes of single dialects: to look for them all at once takes a fourth of looking for each."""
+
+
+def _translated(span: Span) -> Span:
+    """Return a span of a dialect whose attributes are all its own with those that others have."""
+    found = span.attributes
+    if mlflow.TYPE in found:
+        return span._replace(attributes=mlflow.translated(found))
+    if livekit.METRICS in found and TOKEN_NAMES.isdisjoint(found):
+        return span._replace(attributes=livekit.translated(found))
+    return span
+
+
+def _call(span: Span, kind: str, options: Options, *, is_usual: bool) -> list[Event]:
     """Return the events of a call by the names that all conventions share; none if it has no tokens."""
     found = span.attributes
     counts = counts_of(found)
-    has_compaction = any(name in found for name in _COMPACTION_NAMES)
+    has_compaction = not is_usual and any(name in found for name in _COMPACTION_NAMES)
     if not counts and RAW not in found and not has_compaction:
         return []
-    common = _common(span, options)
+    common = _common(span, options, is_usual=is_usual)
     events = raw_events(kind, common, counts, found, options) if RAW in found else []
     if not events:
         tokens = token_fields(counts, found, span.scope)
@@ -283,7 +301,7 @@ def _of_genkit(span: Span) -> Unsure:
 def _kind(span: Span) -> str | None:
     """Return what a span is counted as; None if it is not one call of a model."""
     found = span.attributes
-    if found.get(_GENKIT) == "model" and TOKEN_NAMES.isdisjoint(found):
+    if _GENKIT in found and found[_GENKIT] == "model" and TOKEN_NAMES.isdisjoint(found):
         raise _of_genkit(span)
     kind = None
     role = str(found.get(_ROLE) or "UNKNOWN").upper()
@@ -390,10 +408,10 @@ def _end_ns(span: Span) -> int:
     return span.end_ns
 
 
-def _common(span: Span, options: Options) -> Event:
+def _common(span: Span, options: Options, *, is_usual: bool = False) -> Event:
     fields = Fields(span.attributes)
     tier = fields.text(*_TIERS)
-    if otlp_agents.TIER in span.resource or "auth_mode" in span.attributes or "auth_type" in span.attributes:
+    if not is_usual or otlp_agents.TIER in span.resource:
         tier = otlp_agents.tier_of(span.attributes, span.resource, tier)
     common: Event = {
         "id": _identity(span),
@@ -402,7 +420,7 @@ def _common(span: Span, options: Options) -> Event:
         "service_tier": None if tier == "auto" else tier,  # as asked for; nobody said what it came to
         **who(span.attributes, span.resource, options),
     }
-    if any(name in span.attributes for name in _DEPENDS_NAMES):
+    if not is_usual and any(name in span.attributes for name in _DEPENDS_NAMES):
         told = Fields({name: span.attributes.get(f"{_ANTHROPIC}.{name}") for name in _DEPENDS}, _ANTHROPIC)
         priced = priced_by(told)
         common["service_tier"] = common["service_tier"] or priced["service_tier"]
