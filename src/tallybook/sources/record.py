@@ -362,6 +362,8 @@ _WEAK_IDS: Final = re.compile(
 )
 
 
+_WEAK_MAX: Final = 16
+"""Characters; none of these is longer, and nearly all ids are."""
 _NUMBERED: Final = re.compile(r"(chatcmpl-|cmpl-|resp_)[1-9][0-9]*")
 _HOSTED: Final = re.compile(
     r"(?:(?:openai|azure|anthropic|vertex_ai|gemini|google|xai|x-ai|openrouter)/)*"
@@ -378,6 +380,8 @@ def is_unique_id(text: str, model: object = None) -> bool:
     KoboldCpp (``chatcmpl-A1``, ``cmpl-A1``, and ``koboldcpp`` in streams); servers that write the prefix alone, or
     nothing.
     """
+    if len(text) > _WEAK_MAX:
+        return not text.isspace()
     if not text.strip():
         return False
     if _WEAK_IDS.fullmatch(text) is None:
