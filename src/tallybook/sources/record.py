@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -52,7 +52,7 @@ class Latest:
     __slots__ = ("_lock", "_values")
 
     def __init__(self) -> None:
-        self._values: dict[int, Hashable] = {}  # by hashes, since ids of others may be long
+        self._values: OrderedDict[int, Hashable] = OrderedDict()  # by hashes, since ids of others may be long
         self._lock = Lock()
 
     def __contains__(self, key: Hashable) -> bool:
@@ -77,7 +77,7 @@ class Latest:
 
     def _forget(self) -> None:
         if len(self._values) > _LATEST_MAX:
-            del self._values[next(iter(self._values))]
+            self._values.popitem(last=False)  # a plain dict would look for its first key through all that were deleted
 
 
 _LATEST_MAX: Final = 32 * 1024
