@@ -52,8 +52,8 @@ class Result:
 
     Attributes:
         totals: events, and rows that are none, by outcome.
-        faults: the first that are wrong, as the operator is told.
-        notes: what was left out although nothing is wrong, as the operator is told.
+        faults: the first that are wrong, as reported to the operator.
+        notes: what was left out although nothing is wrong, as reported to the operator.
         kinds: how many events of each kind were tried out.
         samples: the first of them.
         sent: events so far.

@@ -369,7 +369,7 @@ _HOSTED: Final = re.compile(
     r"(?:(?:openai|azure|anthropic|vertex_ai|gemini|google|xai|x-ai|openrouter)/)*"
     r"(?:gpt-(?!oss)|chatgpt-|o[0-9](?:-|$)|claude-|gemini-|grok-|text-embedding-|whisper-1|dall-e-|tts-1)"
 )
-"""Models that only their makers and large clouds serve: their ids are long, and a short one is no random number."""
+"""Models that only their makers and large clouds serve: their ids are long, and a short one was not drawn at random."""
 
 
 def is_unique_id(text: str, model: object = None) -> bool:
